@@ -1,0 +1,66 @@
+/*
+ * The list of primitives that the protocols need. Two backends implement it: native.ts (node:crypto) and noble.ts
+ * (portable). `#crypto` picks one when the code is built or loaded; both must agree byte for byte.
+ * Synchronous, except for identity signatures: those are slow enough to leave the thread.
+ */
+
+/** A ChaCha20-Poly1305 key (RFC 8439 §2.8) bound to its handle, so that nothing is imported per record. */
+export interface Aead {
+  /**
+   * Seals the concatenation of `chunks` into `out` at `offset`: ciphertext, then the 16-byte tag.
+   * `nonce` is 12 bytes. `total` is the plaintext's length. Returns bytes written (total + 16).
+   */
+  seal(
+    nonce: Uint8Array,
+    ad: Uint8Array,
+    chunks: readonly Uint8Array[],
+    total: number,
+    out: Uint8Array,
+    offset: number,
+  ): number
+  /** The plaintext of `sealed` (ciphertext and tag), fresh memory; undefined when the tag does not match. */
+  open(nonce: Uint8Array, ad: Uint8Array, sealed: Uint8Array): Uint8Array | undefined
+}
+
+/** An X25519 key pair (RFC 7748). `secret` is the backend's own handle. */
+export interface X25519KeyPair {
+  /** 32 bytes, u-coordinate. */
+  readonly publicKey: Uint8Array
+  /** 32 bytes shared secret; throws ProtocolError `bad-handshake` when it is all zero (RFC 7748 §6.1). */
+  dh(publicKey: Uint8Array): Uint8Array
+}
+
+export interface Hasher {
+  update(bytes: Uint8Array): Hasher
+  digest(): Uint8Array
+}
+
+export interface Ed25519PrivateKey {
+  /** 32 bytes (RFC 8032 §5.1.5). */
+  readonly publicKey: Uint8Array
+  /** 32 bytes. */
+  readonly seed: Uint8Array
+  /** 64 bytes. */
+  sign(message: Uint8Array): Promise<Uint8Array>
+}
+
+export interface Crypto {
+  readonly name: 'native' | 'noble'
+  /** 32 bytes of SHA-256 over the concatenation. */
+  sha256(...chunks: Uint8Array[]): Uint8Array
+  sha256Hasher(): Hasher
+  /** 64 bytes. */
+  sha512(...chunks: Uint8Array[]): Uint8Array
+  /** 32 bytes of HMAC-SHA-256. */
+  hmacSha256(key: Uint8Array, ...chunks: Uint8Array[]): Uint8Array
+  /** Noise §4.3 HKDF with two outputs of 32 bytes: HMAC chains, no info. */
+  noiseHkdf2(chainingKey: Uint8Array, ikm: Uint8Array): [Uint8Array, Uint8Array]
+  chaCha20Poly1305(key: Uint8Array): Aead
+  x25519Generate(): X25519KeyPair
+  /** From a 32-byte private scalar: for vectors and pinned static keys. */
+  x25519From(privateKey: Uint8Array): X25519KeyPair
+  ed25519Generate(): Ed25519PrivateKey
+  ed25519From(seed: Uint8Array): Ed25519PrivateKey
+  /** False for anything that does not verify, malformed keys and signatures included. */
+  ed25519Verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): Promise<boolean>
+}

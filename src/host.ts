@@ -1,0 +1,105 @@
+/*
+ * What the node is to the protocols above it: Connection and Host. Bitswap, identify, the DHT and users' own protocols
+ * are written against this file; node.ts implements it, a test may too.
+ */
+import type { Env } from './env.ts'
+import type { CloseInfo, Stream } from './stream.ts'
+import type { Multiaddr } from './multiaddr.ts'
+import type { PeerId } from './peer/id.ts'
+
+/** A secured, multiplexed connection with an authenticated peer, whatever transport it came by. */
+export interface Connection {
+  readonly id: string
+  readonly direction: 'inbound' | 'outbound'
+  readonly peer: PeerId
+  /** Getters: QUIC may migrate. Without /p2p. */
+  readonly localAddr: Multiaddr
+  readonly remoteAddr: Multiaddr
+  /** `tcp`, `memory`, ... */
+  readonly transport: string
+  /** `/noise`, `/tls/1.0.0`, or what the transport brought with it. */
+  readonly security: string
+  /** `/yamux/1.0.0`, or what the transport brought with it. */
+  readonly muxer: string
+  /** Set on a relayed connection with a budget: only protocols registered with `limited: true` may use it. */
+  readonly limited: { bytes: number; untilMs: number } | undefined
+  /** Unix milliseconds. */
+  readonly openedAt: number
+  readonly rttMs: number | undefined
+  readonly bytesIn: number
+  readonly bytesOut: number
+  readonly streams: readonly ProtocolStream[]
+  /** Protocol ids that identify announced; undefined before identify is done or when it failed. */
+  readonly protocols: readonly string[] | undefined
+  readonly agent: string | undefined
+  newStream(protocols: string | readonly string[], options?: NewStreamOptions): Promise<ProtocolStream>
+  /** Lets what was written leave, tells the peer, closes. */
+  close(code?: number): Promise<void>
+  abort(code?: number, reason?: Error): void
+  readonly closed: Promise<CloseInfo>
+}
+
+/** A stream whose protocol is negotiated. */
+export interface ProtocolStream extends Stream {
+  readonly protocol: string
+  readonly direction: 'inbound' | 'outbound'
+}
+
+export interface NewStreamOptions {
+  signal?: AbortSignal
+  /** Dial and negotiation together; default 10 s. */
+  timeoutMs?: number
+  priority?: number
+  /** May run over a relayed connection with a budget. */
+  limited?: boolean
+}
+
+export interface StreamContext {
+  connection: Connection
+  protocol: string
+  /** Aborts when the stream or the node ends. */
+  signal: AbortSignal
+}
+
+/** May be async; when it throws or rejects, the stream is reset and the error is traced: nobody else is hurt. */
+export type StreamHandler = (stream: ProtocolStream, context: StreamContext) => void | Promise<void>
+
+export interface HandleOptions {
+  /** Also over relayed connections with a budget. */
+  limited?: boolean
+  /** Only over these transports. */
+  transports?: readonly string[]
+  /** Inbound streams of this protocol that one peer may have open; one more is reset. Default 64. */
+  maxInboundPerPeer?: number
+}
+
+export interface HostEvents {
+  /** First connection to this peer. */
+  'peer:connect': PeerId
+  /** Last connection to this peer is gone. */
+  'peer:disconnect': PeerId
+  'connection:open': Connection
+  'connection:close': Connection
+  /** Identify is done (again): `connection.protocols` is known. */
+  'peer:identify': { peer: PeerId; connection: Connection }
+}
+
+export interface Host {
+  readonly peerId: PeerId
+  readonly env: Env
+  /** Throws TypeError when the id is taken. */
+  handle(protocol: string | readonly string[], handler: StreamHandler, options?: HandleOptions): void
+  unhandle(protocol: string | readonly string[]): void
+  /** Dials when there is no connection. Rejects with UnavailableError, TimeoutError, ClosedError or signal.reason. */
+  newStream(
+    peer: PeerId | Multiaddr | string,
+    protocols: string | readonly string[],
+    options?: NewStreamOptions,
+  ): Promise<ProtocolStream>
+  dial(peer: PeerId | Multiaddr | string, options?: { signal?: AbortSignal; timeoutMs?: number }): Promise<Connection>
+  hangUp(peer: PeerId | Multiaddr | string): Promise<void>
+  /** All open connections, or those with one peer, the best first. */
+  connections(peer?: PeerId): readonly Connection[]
+  /** Returns the undo. A listener that throws hurts nobody else. */
+  on<K extends keyof HostEvents>(event: K, listener: (detail: HostEvents[K]) => void): () => void
+}
