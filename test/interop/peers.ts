@@ -1,0 +1,313 @@
+// The real peers of the interop tests and benchmarks: go-libp2p + boxo, js-libp2p + Helia, py-libp2p, and Kubo.
+// scripts/peers.sh builds them; the commands are in peers/README.md. Ends only processes that it started.
+import { execFile, spawn, spawnSync } from 'node:child_process'
+import type { ChildProcessWithoutNullStreams } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+
+export type PeerKind = 'go' | 'js' | 'py'
+export type Answer = Record<string, unknown>
+
+/** What scripts/peers.sh wrote; null where a toolchain was missing. */
+interface Built {
+  ipfs: string | null
+  goPeer: string | null
+  jsDir: string | null
+  jsNode: string | null
+  pyDir: string | null
+  python: string | null
+}
+
+export interface Available {
+  kubo: boolean
+  go: boolean
+  js: boolean
+  py: boolean
+  /** Why a peer is missing; empty when all are there. */
+  reason: string
+}
+
+export interface Peer {
+  readonly kind: PeerKind
+  readonly pid: number
+  readonly peerId: string
+  /** Multiaddrs with the peer id. */
+  readonly addrs: string[]
+  /** Runs one command. Rejects with the peer's own error text, or when the process ends. */
+  call(cmd: string, params?: Answer): Promise<Answer>
+  /** The end of what the process wrote to stderr. */
+  log(): string
+  stop(): Promise<void>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+export interface Kubo {
+  readonly pid: number
+  readonly peerId: string
+  /** Its TCP multiaddr on 127.0.0.1 with the peer id. */
+  readonly addr: string
+  /** The repo (IPFS_PATH). */
+  readonly repo: string
+  /** The ipfs command line against this daemon; resolves to its stdout, rejects with its stderr. */
+  run(...args: string[]): Promise<string>
+  log(): string
+  stop(): Promise<void>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+export interface KuboOptions {
+  profile?: 'unixfs-v1-2025' | 'unixfs-v0-2015'
+  /** Set in the JSON config by dotted path, after the lab's own settings. */
+  config?: Record<string, unknown>
+}
+
+const script = fileURLToPath(new URL('../../scripts/peers.sh', import.meta.url))
+const none: Built = { ipfs: null, goPeer: null, jsDir: null, jsNode: null, pyDir: null, python: null }
+const logBytes = 16 * 1024
+const startTimeoutMs = 30_000
+const stopTimeoutMs = 5000
+
+let found: { built: Built; reason: string } | undefined
+
+function find(): { built: Built; reason: string } {
+  if (found !== undefined) return found
+  const where = spawnSync(script, ['--where'], { encoding: 'utf8' })
+  const path = where.stdout?.trim() ?? ''
+  if (where.status !== 0 || path === '') return { built: none, reason: `scripts/peers.sh --where: ${where.stderr}` }
+  if (!existsSync(path)) return { built: none, reason: 'the peers are not built: run scripts/peers.sh' }
+  const built = { ...none, ...(JSON.parse(readFileSync(path, 'utf8')) as Partial<Built>) }
+  const missing = Object.entries({ kubo: built.ipfs, go: built.goPeer, js: built.jsDir, py: built.python })
+    .filter(([, file]) => file === null)
+    .map(([name]) => name)
+  found = { built, reason: missing.length === 0 ? '' : `scripts/peers.sh could not build: ${missing.join(', ')}` }
+  return found
+}
+
+/** Which peers are built. Starts and builds nothing. */
+export function available(): Available {
+  const { built, reason } = find()
+  return {
+    kubo: built.ipfs !== null,
+    go: built.goPeer !== null,
+    js: built.jsDir !== null && built.jsNode !== null,
+    py: built.pyDir !== null && built.python !== null,
+    reason,
+  }
+}
+
+/** Builds what is missing; minutes the first time, instant afterwards. */
+export function buildPeers(): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(script, { stdio: ['ignore', 'ignore', 'inherit'] })
+    child.on('error', reject)
+    child.on('exit', (code) => {
+      found = undefined
+      if (code === 0) resolve()
+      else reject(new Error(`scripts/peers.sh ended with ${String(code)}`))
+    })
+  })
+}
+
+function command(kind: PeerKind): [string, string[]] {
+  const { built, reason } = find()
+  if (kind === 'go' && built.goPeer !== null) return [built.goPeer, []]
+  if (kind === 'js' && built.jsDir !== null && built.jsNode !== null)
+    return [built.jsNode, [join(built.jsDir, 'peer.js')]]
+  if (kind === 'py' && built.pyDir !== null && built.python !== null)
+    return [built.python, [join(built.pyDir, 'peer.py')]]
+  throw new Error(`no ${kind} peer: ${reason}`)
+}
+
+/** Keeps the last bytes of stderr. */
+function tail(child: ChildProcessWithoutNullStreams): () => string {
+  let text = ''
+  child.stderr.setEncoding('utf8')
+  child.stderr.on('data', (chunk: string) => {
+    text = (text + chunk).slice(-logBytes)
+  })
+  return () => text
+}
+
+/** Resolves when the process is gone, killed after a grace period. */
+function ended(child: ChildProcessWithoutNullStreams, graceMs: number): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve()
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => child.kill('SIGKILL'), graceMs)
+    child.once('exit', () => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
+}
+
+/** Starts a peer and waits until it listens. It ends by stop(), and by itself when this process is gone. */
+export async function startPeer(kind: PeerKind, args: string[] = []): Promise<Peer> {
+  const [file, before] = command(kind)
+  const child = spawn(file, [...before, ...args])
+  const log = tail(child)
+  const waiting = new Map<number, { resolve: (a: Answer) => void; reject: (e: Error) => void }>()
+  let last = 0
+  let gone: Error | undefined
+  const listening = Promise.withResolvers<Answer>()
+
+  const end = (why: Error): void => {
+    gone ??= why
+    listening.reject(gone)
+    for (const call of waiting.values()) call.reject(gone)
+    waiting.clear()
+  }
+  child.on('error', end)
+  child.on('exit', (code, signal) => end(new Error(`the ${kind} peer ended (${signal ?? String(code)}): ${log()}`)))
+  child.stdin.on('error', end)
+
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    const answer = JSON.parse(line) as Answer
+    if (answer['event'] === 'listening') return listening.resolve(answer)
+    const id = Number(answer['id'])
+    const call = waiting.get(id)
+    waiting.delete(id)
+    if (call === undefined) return
+    if (answer['ok'] === true) call.resolve(answer)
+    else call.reject(new Error(`${kind} peer: ${String(answer['error'])}`))
+  })
+
+  const call = (cmd: string, params: Answer = {}): Promise<Answer> => {
+    if (gone !== undefined) return Promise.reject(gone)
+    last++
+    const reply = Promise.withResolvers<Answer>()
+    waiting.set(last, reply)
+    child.stdin.write(`${JSON.stringify({ ...params, id: last, cmd })}\n`)
+    return reply.promise
+  }
+  const stop = async (): Promise<void> => {
+    child.stdin.end()
+    await ended(child, stopTimeoutMs)
+  }
+
+  const timer = setTimeout(() => {
+    end(new Error(`the ${kind} peer did not listen within ${startTimeoutMs} ms: ${log()}`))
+    child.kill('SIGKILL')
+  }, startTimeoutMs)
+  try {
+    const { peerId, addrs } = (await listening.promise) as { peerId: string; addrs: string[] }
+    return { kind, pid: child.pid ?? 0, peerId, addrs, call, log, stop, [Symbol.asyncDispose]: stop }
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** A daemon that knows nobody and listens on loopback only. */
+const offline: Record<string, unknown> = {
+  'Addresses.Swarm': ['/ip4/127.0.0.1/tcp/0'],
+  'Addresses.API': '/ip4/127.0.0.1/tcp/0',
+  'Addresses.Gateway': [],
+  'AutoConf.Enabled': false,
+  'AutoNAT.ServiceMode': 'disabled',
+  'AutoTLS.Enabled': false,
+  Bootstrap: [],
+  'DNS.Resolvers': {},
+  'Discovery.MDNS.Enabled': false,
+  'Ipns.DelegatedPublishers': [],
+  'Provide.Enabled': false,
+  'Routing.DelegatedRouters': [],
+  'Routing.Type': 'none',
+  'Swarm.DisableNatPortMap': true,
+  'Swarm.RelayClient.Enabled': false,
+  'Swarm.RelayService.Enabled': false,
+  'Swarm.ResourceMgr.Enabled': false,
+  'Swarm.Transports.Network.QUIC': false,
+  'Swarm.Transports.Network.Relay': false,
+  'Swarm.Transports.Network.WebRTCDirect': false,
+  'Swarm.Transports.Network.WebTransport': false,
+  'Swarm.Transports.Network.Websocket': false,
+}
+
+function set(config: Record<string, unknown>, path: string, value: unknown): void {
+  const keys = path.split('.')
+  const lastKey = keys.pop() ?? path
+  let at = config
+  for (const key of keys) {
+    const next = at[key]
+    at = (at[key] = typeof next === 'object' && next !== null ? next : {}) as Record<string, unknown>
+  }
+  at[lastKey] = value
+}
+
+/** Starts a Kubo daemon over a new repo in a temporary folder, which stop() removes. */
+export async function startKubo(options: KuboOptions = {}): Promise<Kubo> {
+  const { built, reason } = find()
+  const ipfs = built.ipfs
+  if (ipfs === null) throw new Error(`no Kubo: ${reason}`)
+  const repo = await mkdtemp(join(tmpdir(), 'rhiza-kubo-'))
+  const env = { ...process.env, IPFS_PATH: repo, IPFS_TELEMETRY: 'off' }
+
+  const run = (...args: string[]): Promise<string> =>
+    new Promise((resolve, reject) => {
+      execFile(ipfs, args, { env, maxBuffer: 256 * 1024 * 1024 }, (error, stdout, stderr) => {
+        if (error === null) resolve(stdout)
+        else reject(new Error(`ipfs ${args.join(' ')}: ${stderr.trim() || error.message}`))
+      })
+    })
+
+  let child: ChildProcessWithoutNullStreams | undefined
+  const stop = async (): Promise<void> => {
+    if (child !== undefined) {
+      child.kill('SIGTERM')
+      await ended(child, stopTimeoutMs)
+    }
+    await rm(repo, { recursive: true, force: true })
+  }
+
+  try {
+    await run('init', '--algorithm=ed25519', `--profile=${['test', options.profile].filter(Boolean).join(',')}`)
+    const config = JSON.parse(await readFile(join(repo, 'config'), 'utf8')) as Record<string, unknown>
+    for (const [path, value] of Object.entries({ ...offline, ...options.config })) set(config, path, value)
+    await writeFile(join(repo, 'config'), JSON.stringify(config))
+
+    const daemon = spawn(ipfs, ['daemon'], { env })
+    child = daemon
+    const log = tail(daemon)
+    await ready(daemon, log)
+    const id = JSON.parse(await run('id')) as { ID: string; Addresses: string[] }
+    const addr = id.Addresses.find((a) => a.startsWith('/ip4/127.0.0.1/tcp/'))
+    if (addr === undefined) throw new Error(`Kubo listens on no loopback address: ${id.Addresses.join(' ')}`)
+    return { pid: daemon.pid ?? 0, peerId: id.ID, addr, repo, run, log, stop, [Symbol.asyncDispose]: stop }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+function ready(daemon: ChildProcessWithoutNullStreams, log: () => string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`Kubo was not ready in time: ${log()}`)), startTimeoutMs)
+    const fail = (why: string): void => {
+      clearTimeout(timer)
+      reject(new Error(`${why}: ${log()}`))
+    }
+    daemon.on('error', (error) => fail(error.message))
+    daemon.on('exit', (code) => fail(`Kubo ended with ${String(code)}`))
+    createInterface({ input: daemon.stdout }).on('line', (line) => {
+      if (!line.includes('Daemon is ready')) return
+      clearTimeout(timer)
+      resolve()
+    })
+  })
+}
+
+/** The bytes that every lab peer makes from `addBytes {size, seed}`: xorshift32 as little-endian words. */
+export function seededBytes(size: number, seed: number): Uint8Array {
+  const words = new Uint32Array(Math.ceil(size / 4))
+  let x = seed >>> 0 || 1
+  for (let i = 0; i < words.length; i++) {
+    x ^= x << 13
+    x ^= x >>> 17
+    x ^= x << 5
+    words[i] = x
+  }
+  return new Uint8Array(words.buffer, 0, size)
+}
