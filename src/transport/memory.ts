@@ -1,0 +1,217 @@
+/*
+ * Connections inside one process, for tests and simulated networks: same contract as a socket, no kernel.
+ * Time comes from env, so a network on a FakeClock runs in virtual time. Bytes arrive in a later turn, as on a socket.
+ */
+import { byteLength } from '../bytes.ts'
+import { systemEnv, type Env, type Timer } from '../env.ts'
+import { ClosedError, type CloseInfo } from '../errors.ts'
+import { deferred } from '../inbox.ts'
+import type { Wire, WireSink } from '../wire.ts'
+
+export interface LinkOptions {
+  env?: Env
+  /** One way, in milliseconds of env's clock. Default 0: the next turn. */
+  latencyMs?: number
+  /** Chance from 0 to 1 that a write is lost and sent again: it and all behind it come `retransmitMs` later. Default 0. */
+  lossRate?: number
+  /** Default 200, TCP's least retransmission timeout on Linux. */
+  retransmitMs?: number
+  /** Bytes that may be under way or wait unread in each direction. Default 256 KiB. */
+  highWaterBytes?: number
+  /** Bytes arrive in pieces of at most this many, however they were written. Default: as they were written. */
+  pieceBytes?: number
+}
+
+const defaults = {
+  latencyMs: 0,
+  lossRate: 0,
+  retransmitMs: 200,
+  highWaterBytes: 256 * 1024,
+  pieceBytes: Infinity,
+} satisfies Omit<Required<LinkOptions>, 'env'>
+
+type Link = typeof defaults & { env: Env }
+
+/** Something under way: bytes, or the FIN. */
+interface Arrival {
+  at: number
+  bytes: Uint8Array | undefined
+}
+
+class MemoryWire implements Wire {
+  readonly #link: Link
+  #other: MemoryWire | undefined
+  #sink: WireSink | undefined
+  /** What the other side sent and our sink has not taken. */
+  #arrivals: Arrival[] = []
+  #held = 0
+  #lastAt = 0
+  #paused = false
+  #scheduled = false
+  #timer: Timer | undefined
+  #full = false
+  #finSent = false
+  #finTaken = false
+  #failure: Error | undefined
+  #over = false
+  readonly #closed = deferred<CloseInfo>()
+
+  constructor(link: Link) {
+    this.#link = link
+  }
+
+  static join(a: MemoryWire, b: MemoryWire): void {
+    a.#other = b
+    b.#other = a
+  }
+
+  get closed(): Promise<CloseInfo> {
+    return this.#closed.promise
+  }
+
+  get room(): number {
+    const other = this.#other
+    return this.#over || this.#finSent || other === undefined ? 0 : this.#link.highWaterBytes - other.#held
+  }
+
+  start(sink: WireSink): void {
+    this.#sink = sink
+    this.#schedule()
+  }
+
+  put(chunks: Uint8Array[]): boolean {
+    const other = this.#other
+    if (other === undefined || this.#over || this.#finSent) return false
+    if (byteLength(chunks) > 0) {
+      const at = this.#arrivalTime()
+      for (const bytes of chunks) if (bytes.length > 0) other.#arrive({ at, bytes })
+    }
+    this.#full = this.room <= 0
+    return !this.#full
+  }
+
+  #arrivalTime(): number {
+    const { env, latencyMs, lossRate, retransmitMs } = this.#link
+    const lost = lossRate > 0 && env.random.unit() < lossRate
+    this.#lastAt = Math.max(this.#lastAt, env.clock.now() + latencyMs + (lost ? retransmitMs : 0))
+    return this.#lastAt
+  }
+
+  #arrive(arrival: Arrival): void {
+    if (this.#over) return
+    this.#arrivals.push(arrival)
+    this.#held += arrival.bytes?.length ?? 0
+    this.#schedule()
+  }
+
+  #schedule(): void {
+    if (this.#scheduled || this.#over || this.#sink === undefined) return
+    const head = this.#arrivals[0]
+    if (this.#failure === undefined && (this.#paused || head === undefined)) return
+    this.#scheduled = true
+    const { clock, turn } = this.#link.env
+    const ms = (head?.at ?? 0) - clock.now()
+    if (this.#failure !== undefined || ms <= 0) turn(() => this.#deliver())
+    else this.#timer = clock.setTimer(ms, () => this.#deliver())
+  }
+
+  #deliver(): void {
+    this.#scheduled = false
+    this.#timer = undefined
+    const now = this.#link.env.clock.now()
+    while (!this.#over && this.#failure === undefined && !this.#paused) {
+      const head = this.#arrivals[0]
+      if (head === undefined || head.at > now) break
+      this.#take(head)
+    }
+    if (this.#failure !== undefined) this.#fail(this.#failure)
+    this.#schedule()
+  }
+
+  #take(head: Arrival): void {
+    const { bytes } = head
+    const other = this.#other
+    if (bytes === undefined) {
+      this.#arrivals.shift()
+      this.#finTaken = true
+      this.#sink?.end()
+      this.#settle()
+      return
+    }
+    const piece = bytes.subarray(0, this.#link.pieceBytes)
+    if (piece.length === bytes.length) this.#arrivals.shift()
+    else head.bytes = bytes.subarray(piece.length)
+    this.#held -= piece.length
+    if (this.#sink?.data(piece) === false) this.#paused = true
+    if (other === undefined || !other.#full || other.room <= 0) return
+    other.#full = false
+    other.#sink?.onRoom()
+  }
+
+  pause(): void {
+    this.#paused = true
+  }
+
+  resume(): void {
+    this.#paused = false
+    this.#schedule()
+  }
+
+  closeWrite(): Promise<void> {
+    if (this.#over && !this.#finSent) {
+      return Promise.reject(new ClosedError('connection is closed', { by: 'local', code: 0 }, 'closed'))
+    }
+    if (!this.#finSent) {
+      this.#finSent = true
+      const other = this.#other
+      if (other !== undefined) other.#arrive({ at: this.#arrivalTime(), bytes: undefined })
+      this.#settle()
+    }
+    return Promise.resolve()
+  }
+
+  #settle(): void {
+    if (!this.#finSent || !this.#finTaken || this.#over) return
+    this.#end({ by: 'local', code: 0 })
+  }
+
+  abort(reason?: Error): void {
+    if (this.#over) return
+    this.#end({ by: 'local', code: 0, ...(reason && { reason }) })
+    const other = this.#other
+    const { env, latencyMs } = this.#link
+    const tell = (): void => {
+      if (other === undefined || other.#over) return
+      const error = new ClosedError('connection reset by the other end', { by: 'remote', code: 0 }, 'reset')
+      if (other.#sink === undefined) other.#failure = error
+      else other.#fail(error)
+    }
+    if (latencyMs > 0) env.clock.setTimer(latencyMs, tell)
+    else env.turn(tell)
+  }
+
+  #fail(reason: Error): void {
+    if (this.#over) return
+    const sink = this.#sink
+    this.#end({ by: 'remote', code: 0, reason })
+    if (!this.#finTaken) sink?.end(reason)
+  }
+
+  #end(info: CloseInfo): void {
+    this.#over = true
+    this.#arrivals = []
+    this.#held = 0
+    this.#timer?.cancel()
+    this.#timer = undefined
+    this.#closed.resolve(info)
+  }
+}
+
+/** Two Wires joined back to back. A reset overtakes what is under way; a FIN does not. */
+export function memoryWirePair(options: LinkOptions = {}): [Wire, Wire] {
+  const link = { env: systemEnv(), ...defaults, ...options }
+  const a = new MemoryWire(link)
+  const b = new MemoryWire(link)
+  MemoryWire.join(a, b)
+  return [a, b]
+}
