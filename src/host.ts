@@ -69,8 +69,8 @@ export interface HandleOptions {
   limited?: boolean
   /** Only over these transports. */
   transports?: readonly string[]
-  /** Inbound streams of this protocol that one peer may have open; one more is reset. Default 64. */
-  maxInboundPerPeer?: number
+  /** Inbound streams of this protocol open at a time on one connection; one more is reset. Default 256. */
+  maxInboundStreams?: number
 }
 
 export interface HostEvents {

@@ -5,8 +5,8 @@ import type { Stream } from './stream.ts'
 /** A promise and its settlers. */
 export interface Deferred<T> {
   promise: Promise<T>
-  resolve(value: T): void
-  reject(reason: Error): void
+  resolve: (value: T) => void
+  reject: (reason: Error) => void
 }
 
 export function deferred<T>(): Deferred<T> {

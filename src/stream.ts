@@ -171,6 +171,11 @@ export class BufferedStream implements Stream {
     return concat(chunks)
   }
 
+  /** Puts `bytes` before everything else: what a negotiation read too much. */
+  unread(bytes: Uint8Array): void {
+    this.#rest = this.#rest === undefined ? bytes : concat([bytes, this.#rest])
+  }
+
   write(...chunks: Uint8Array[]): Promise<void> {
     return this.#stream.write(...chunks)
   }

@@ -10,7 +10,7 @@ export interface SecureOptions {
   /** Our muxer ids, best first, for early negotiation (inlined-muxer-negotiation.md). */
   muxers: readonly string[]
   /** Abort resets the stream and rejects with signal.reason. */
-  signal: AbortSignal
+  signal?: AbortSignal
 }
 
 export interface Secured {

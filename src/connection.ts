@@ -1,0 +1,384 @@
+/*
+ * The upgrade (raw stream -> secure -> muxed) and what stands at its end: a Connection whose streams are negotiated.
+ * Optimistic opening: when identify announced a protocol, header, proposal and first data leave as one write.
+ */
+import { guard } from './deadline.ts'
+import { ClosedError, LimitError, ProtocolError, UnavailableError, asError, type CloseInfo } from './errors.ts'
+import type { Env } from './env.ts'
+import type {
+  Connection,
+  HandleOptions,
+  NewStreamOptions,
+  ProtocolStream,
+  StreamContext,
+  StreamHandler,
+} from './host.ts'
+import { iterate } from './inbox.ts'
+import type { Multiaddr } from './multiaddr.ts'
+import type { PeerId } from './peer/id.ts'
+import { answer, select, settle, type Selected } from './protocols/multistream/multistream.ts'
+import { dialer, opening } from './protocols/multistream/negotiate.ts'
+import { encodeTokens } from './protocols/multistream/wire.ts'
+import type { SecurityProtocol } from './security/security.ts'
+import { BufferedStream, type Muxer, type Stream } from './stream.ts'
+import type { RawConnection, TransportConnection } from './transport/transport.ts'
+import { startBehind, toWire, WireStream, type Wire } from './wire.ts'
+
+export interface MuxerFactory {
+  /** `/yamux/1.0.0`. */
+  readonly id: string
+  create(wire: Wire, role: 'initiator' | 'responder', env: Env): Muxer
+}
+
+export interface Upgrade {
+  env: Env
+  /** Best first. */
+  security: readonly SecurityProtocol[]
+  muxers: readonly MuxerFactory[]
+  /** For the whole upgrade. */
+  timeoutMs: number
+}
+
+/** An authenticated, multiplexed connection before it has handlers. */
+export interface Upgraded {
+  peer: PeerId
+  muxer: Muxer
+  muxerId: string
+  security: string
+}
+
+function withRest(stream: Stream, { rest }: Selected): Stream {
+  if (rest === undefined) return stream
+  const behind = new BufferedStream(stream)
+  behind.unread(rest)
+  return behind
+}
+
+/**
+ * Secures and multiplexes a raw connection. Rejects with ProtocolError, UnavailableError, TimeoutError or signal.reason;
+ * the raw stream is then reset.
+ */
+export function upgrade(
+  raw: RawConnection,
+  role: 'initiator' | 'responder',
+  options: Upgrade & { expectedPeer?: PeerId; signal?: AbortSignal },
+): Promise<Upgraded> {
+  const { env, security, muxers, expectedPeer, signal, timeoutMs } = options
+  return guard(raw.stream, { env, timeoutMs, what: 'securing the connection', signal }, async () => {
+    const agreed = await choose(
+      raw.stream,
+      role,
+      security.map((s) => s.id),
+    )
+    const chosen = security.find((s) => s.id === agreed.protocol)
+    if (chosen === undefined) throw new ProtocolError('bad-negotiation', `security ${agreed.protocol} was not offered`)
+    const secured = await chosen.secure(role, withRest(raw.stream, agreed), {
+      muxers: muxers.map((m) => m.id),
+      ...(signal && { signal }),
+      ...(expectedPeer && { expectedPeer }),
+    })
+    let { wire, muxer: muxerId } = secured
+    if (muxerId === undefined) {
+      const plain = new WireStream(wire)
+      const selected = await choose(
+        plain,
+        role,
+        muxers.map((m) => m.id),
+      )
+      muxerId = selected.protocol
+      wire = toWire(plain)
+      if (selected.rest !== undefined) wire = startBehind(wire, selected.rest)
+    }
+    const factory = muxers.find((m) => m.id === muxerId)
+    if (factory === undefined) throw new ProtocolError('bad-negotiation', `muxer ${muxerId} was not offered`)
+    const muxer = factory.create(wire, role, env)
+    return { peer: secured.remotePeer, muxer, muxerId: factory.id, security: chosen.id }
+  })
+}
+
+function choose(stream: Stream, role: 'initiator' | 'responder', ids: readonly string[]): Promise<Selected> {
+  return role === 'initiator' ? select(stream, ids) : answer(stream, (id) => ids.includes(id))
+}
+
+/** A muxer's stream under its protocol; on an optimistic open it still owes the peer its hello, or has the reply to read. */
+class NegotiatedStream implements ProtocolStream {
+  readonly protocol: string
+  readonly direction: 'inbound' | 'outbound'
+  readonly #stream: Stream
+  #rest: Uint8Array | undefined
+  #hello: Uint8Array | undefined
+  #replyDue: boolean
+
+  constructor(stream: Stream, direction: 'inbound' | 'outbound', { protocol, rest }: Selected, hello?: Uint8Array) {
+    this.#stream = stream
+    this.direction = direction
+    this.protocol = protocol
+    this.#rest = rest
+    this.#hello = hello
+    this.#replyDue = hello !== undefined
+  }
+
+  get closed(): Promise<CloseInfo> {
+    return this.#stream.closed
+  }
+
+  read(): Promise<Uint8Array | null> {
+    const rest = this.#rest
+    if (rest !== undefined) {
+      this.#rest = undefined
+      return Promise.resolve(rest)
+    }
+    return this.#replyDue ? this.#readReply() : this.#stream.read()
+  }
+
+  async #readReply(): Promise<Uint8Array | null> {
+    try {
+      await this.#sayHello()
+      const { rest } = await settle(this.#stream, dialer([this.protocol]))
+      this.#replyDue = false
+      return rest ?? (await this.#stream.read())
+    } catch (error) {
+      this.#stream.reset(0, asError(error))
+      throw error
+    }
+  }
+
+  #sayHello(): Promise<void> {
+    const hello = this.#hello
+    if (hello === undefined) return Promise.resolve()
+    this.#hello = undefined
+    return this.#stream.write(hello)
+  }
+
+  write(...chunks: Uint8Array[]): Promise<void> {
+    const hello = this.#hello
+    if (hello === undefined) return this.#stream.write(...chunks)
+    this.#hello = undefined
+    return this.#stream.write(hello, ...chunks)
+  }
+
+  async closeWrite(): Promise<void> {
+    if (this.#hello !== undefined) await this.#sayHello()
+    await this.#stream.closeWrite()
+  }
+
+  closeRead(code?: number): void {
+    this.#rest = undefined
+    this.#stream.closeRead(code)
+  }
+
+  reset(code?: number, reason?: Error): void {
+    this.#rest = undefined
+    this.#stream.reset(code, reason)
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Uint8Array, undefined> {
+    return iterate(this)
+  }
+}
+
+/** What a connection asks of the node. */
+export interface Handlers {
+  find(protocol: string): { handler: StreamHandler; options: HandleOptions } | undefined
+}
+
+export interface ConnectionOptions {
+  env: Env
+  handlers: Handlers
+  /** For each stream's negotiation; go-libp2p 10 s. */
+  negotiationTimeoutMs: number
+}
+
+const defaultMaxInboundStreams = 256
+
+const helloCache = new Map<string, Uint8Array>()
+
+/** Header and proposal as bytes; protocol ids are few and repeat, but an application may make them up: bounded. */
+function helloFor(protocol: string): Uint8Array {
+  let hello = helloCache.get(protocol)
+  if (hello === undefined) {
+    hello = encodeTokens(...opening([protocol]))
+    if (helloCache.size < 256) helloCache.set(protocol, hello)
+  }
+  return hello
+}
+
+let connectionCount = 0
+
+export class UpgradedConnection implements Connection {
+  readonly id: string
+  readonly direction: 'inbound' | 'outbound'
+  readonly peer: PeerId
+  readonly transport: string
+  readonly security: string
+  readonly muxer: string
+  readonly openedAt: number
+  /** What identify announced; identify sets it, each time anew. */
+  protocols: readonly string[] | undefined
+  agent: string | undefined
+  readonly #muxer: Muxer
+  readonly #carrier: TransportConnection
+  readonly #options: ConnectionOptions
+  readonly #streams = new Set<NegotiatedStream>()
+  #streamCount = 0
+  readonly #inboundOf = new Map<string, number>()
+
+  constructor(
+    upgraded: Upgraded,
+    carrier: TransportConnection,
+    direction: 'inbound' | 'outbound',
+    transport: string,
+    options: ConnectionOptions,
+  ) {
+    this.id = `c${++connectionCount}`
+    this.direction = direction
+    this.peer = upgraded.peer
+    this.transport = transport
+    this.security = upgraded.security
+    this.muxer = upgraded.muxerId
+    this.openedAt = options.env.clock.wallTime()
+    this.#muxer = upgraded.muxer
+    this.#carrier = carrier
+    this.#options = options
+  }
+
+  get localAddr(): Multiaddr {
+    return this.#carrier.localAddr
+  }
+
+  get remoteAddr(): Multiaddr {
+    return this.#carrier.remoteAddr
+  }
+
+  get limited(): { bytes: number; untilMs: number } | undefined {
+    return this.#carrier.limited
+  }
+
+  get rttMs(): number | undefined {
+    return this.#muxer.rttMs
+  }
+
+  get bytesIn(): number {
+    return this.#muxer.bytesIn
+  }
+
+  get bytesOut(): number {
+    return this.#muxer.bytesOut
+  }
+
+  get streams(): readonly ProtocolStream[] {
+    return [...this.#streams]
+  }
+
+  /** Streams there ever were: tells whether anything happened between two looks. */
+  get streamCount(): number {
+    return this.#streamCount
+  }
+
+  get closed(): Promise<CloseInfo> {
+    return this.#muxer.closed
+  }
+
+  /** Serves the streams that the peer opens, until the connection ends. Never rejects. */
+  async serve(): Promise<void> {
+    for (;;) {
+      const stream = await this.#muxer.accept()
+      if (stream === null) return
+      void this.#inbound(stream)
+    }
+  }
+
+  async newStream(protocols: string | readonly string[], options: NewStreamOptions = {}): Promise<ProtocolStream> {
+    const ids = typeof protocols === 'string' ? [protocols] : protocols
+    const { signal, priority, timeoutMs = this.#options.negotiationTimeoutMs } = options
+    signal?.throwIfAborted()
+    if (this.limited !== undefined && options.limited !== true) {
+      throw new UnavailableError(
+        'refused',
+        `the connection to ${this.peer} is relayed with a budget; open the stream with limited: true`,
+      )
+    }
+    const stream = await this.#muxer.open({ ...(signal && { signal }), ...(priority !== undefined && { priority }) })
+    const known = ids.find((id) => this.protocols?.includes(id))
+    if (known !== undefined) {
+      return this.#track(
+        new NegotiatedStream(stream, 'outbound', { protocol: known, rest: undefined }, helloFor(known)),
+      )
+    }
+    const what = `negotiating ${ids.join(', ')} with ${this.peer}`
+    const selected = await guard(stream, { env: this.#options.env, timeoutMs, what, signal }, () => select(stream, ids))
+    return this.#track(new NegotiatedStream(stream, 'outbound', selected))
+  }
+
+  #track(stream: NegotiatedStream, done?: () => void): NegotiatedStream {
+    this.#streams.add(stream)
+    this.#streamCount++
+    void stream.closed.then(() => {
+      this.#streams.delete(stream)
+      done?.()
+    })
+    return stream
+  }
+
+  async #inbound(stream: Stream): Promise<void> {
+    const { env, negotiationTimeoutMs: timeoutMs, handlers } = this.#options
+    try {
+      const what = `negotiating a stream from ${this.peer}`
+      const selected = await guard(stream, { env, timeoutMs, what }, () => answer(stream, (id) => this.#serves(id)))
+      const { protocol } = selected
+      const entry = handlers.find(protocol)
+      const open = this.#inboundOf.get(protocol) ?? 0
+      const max = entry?.options.maxInboundStreams ?? defaultMaxInboundStreams
+      if (entry === undefined) throw new UnavailableError('no-protocol', `no handler for ${protocol} any more`)
+      if (open >= max) throw new LimitError('maxInboundStreams', max, open + 1)
+      this.#inboundOf.set(protocol, open + 1)
+      const negotiated = this.#track(new NegotiatedStream(stream, 'inbound', selected), () => {
+        const left = (this.#inboundOf.get(protocol) ?? 1) - 1
+        if (left > 0) this.#inboundOf.set(protocol, left)
+        else this.#inboundOf.delete(protocol)
+      })
+      await entry.handler(negotiated, this.#context(protocol, negotiated))
+    } catch (error) {
+      const reason = asError(error)
+      stream.reset(reason instanceof LimitError ? 0x1002 : 0, reason)
+      env.trace?.('connection.inbound-stream-failed', {
+        peer: this.peer.toString(),
+        connection: this.id,
+        error: reason,
+      })
+    }
+  }
+
+  #serves(protocol: string): boolean {
+    const entry = this.#options.handlers.find(protocol)
+    if (entry === undefined) return false
+    const { limited = false, transports } = entry.options
+    if (this.limited !== undefined && !limited) return false
+    return transports === undefined || transports.includes(this.transport)
+  }
+
+  #context(protocol: string, stream: Stream): StreamContext {
+    let controller: AbortController | undefined
+    return {
+      connection: this,
+      protocol,
+      // Few handlers look at it, and an AbortController costs more than the rest of the stream's bookkeeping.
+      get signal() {
+        if (controller === undefined) {
+          const made = new AbortController()
+          controller = made
+          void stream.closed.then((info) => made.abort(info.reason ?? new ClosedError('the stream is closed', info)))
+        }
+        return controller.signal
+      },
+    }
+  }
+
+  close(code?: number): Promise<void> {
+    return this.#muxer.close(code)
+  }
+
+  abort(code?: number, reason?: Error): void {
+    this.#muxer.abort(code, reason)
+  }
+}

@@ -1,0 +1,82 @@
+/* Deadlines and aborts, bound once: to a stream that is reset, or to a signal that is handed on. */
+import { TimeoutError, asError } from './errors.ts'
+import type { Env } from './env.ts'
+import { deferred } from './inbox.ts'
+import type { Stream } from './stream.ts'
+
+export interface Bound {
+  env: Env
+  timeoutMs: number
+  /** What takes that long: the TimeoutError's subject. */
+  what: string
+  signal?: AbortSignal | undefined
+}
+
+/**
+ * Runs `work` on `stream`; the stream is reset when the deadline passes, the signal aborts or the work fails.
+ * Rejects with TimeoutError, signal.reason or the work's own error.
+ */
+export async function guard<T>(stream: Stream, bound: Bound, work: () => Promise<T>): Promise<T> {
+  const { env, timeoutMs, what, signal } = bound
+  let cut: Error | undefined
+  const end = (reason: Error): void => {
+    cut ??= reason
+    stream.reset(0, reason)
+  }
+  const onAbort = (): void => end(asError(signal?.reason))
+  if (signal?.aborted === true) onAbort()
+  else signal?.addEventListener('abort', onAbort, { once: true })
+  const timer = env.clock.setTimer(timeoutMs, () => end(new TimeoutError(what, timeoutMs)))
+  try {
+    const value = await work()
+    if (cut !== undefined) throw cut
+    return value
+  } catch (error) {
+    stream.reset(0, asError(error))
+    throw cut ?? error
+  } finally {
+    timer.cancel()
+    signal?.removeEventListener('abort', onAbort)
+  }
+}
+
+/** A signal that aborts with `signal`, or with a TimeoutError at the deadline. Call `done` when it is not needed any more. */
+export function deadline({ env, timeoutMs, what, signal }: Bound): { signal: AbortSignal; done(): void } {
+  const controller = new AbortController()
+  const onAbort = (): void => controller.abort(asError(signal?.reason))
+  if (signal?.aborted === true) onAbort()
+  else signal?.addEventListener('abort', onAbort, { once: true })
+  const timer = env.clock.setTimer(timeoutMs, () => controller.abort(new TimeoutError(what, timeoutMs)))
+  return {
+    signal: controller.signal,
+    done() {
+      timer.cancel()
+      signal?.removeEventListener('abort', onAbort)
+    },
+  }
+}
+
+/** Resolves with `promise`, or rejects when `signal` aborts first; the work behind the promise goes on. */
+export async function raceAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise
+  signal.throwIfAborted()
+  const aborted = deferred<never>()
+  const onAbort = (): void => aborted.reject(asError(signal.reason))
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    return await Promise.race([promise, aborted.promise])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
+}
+
+/** Resolves after `ms`; rejects with signal.reason as soon as `signal` aborts. No timer is left behind. */
+export async function sleep(env: Env, ms: number, signal: AbortSignal | undefined): Promise<void> {
+  const over = deferred<void>()
+  const timer = env.clock.setTimer(ms, over.resolve)
+  try {
+    await raceAbort(over.promise, signal)
+  } finally {
+    timer.cancel()
+  }
+}

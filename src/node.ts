@@ -1,0 +1,559 @@
+/*
+ * createNode() wires the parts. One connection per peer is reused; when two exist (both dialled at once) both stay
+ * valid: new streams go to the best (direct before limited, then oldest), a spare closes once it has long had no stream.
+ */
+import { UpgradedConnection, upgrade, type MuxerFactory, type Upgrade, type Upgraded } from './connection.ts'
+import type { Crypto } from './crypto/crypto.ts'
+import { deadline, raceAbort } from './deadline.ts'
+import { systemEnv, type Env, type Timer } from './env.ts'
+import { ClosedError, LimitError, ProtocolError, UnavailableError, asError } from './errors.ts'
+import { Events } from './events.ts'
+import type {
+  Connection,
+  HandleOptions,
+  Host,
+  HostEvents,
+  NewStreamOptions,
+  ProtocolStream,
+  StreamHandler,
+} from './host.ts'
+import { cleanClose } from './inbox.ts'
+import { multiaddr, type Multiaddr } from './multiaddr.ts'
+import { yamux } from './mux/yamux/yamux.ts'
+import { PeerId } from './peer/id.ts'
+import { generateKey, type PrivateKey } from './peer/keys.ts'
+import { createIdentify, type IdentifyResult, type IdentifyService } from './protocols/identify/identify.ts'
+import { ping, servePing, type PingOptions } from './protocols/ping.ts'
+import { createNoise } from './security/noise/noise.ts'
+import type { SecurityProtocol } from './security/security.ts'
+import type { Listener, Transport, TransportConnection } from './transport/transport.ts'
+import { defaultTransports } from '#transports'
+
+export interface NodeOptions {
+  /** Our identity; default: a new Ed25519 key, gone with the process. */
+  privateKey?: PrivateKey
+  /** Where to listen; default nowhere. */
+  listen?: readonly (string | Multiaddr)[]
+  /** Default: TCP on Node, none in browsers. */
+  transports?: readonly Transport[]
+  /** Default: Noise. */
+  security?: readonly SecurityProtocol[]
+  /** Default: yamux. */
+  muxers?: readonly MuxerFactory[]
+  /** `noble` forces the portable primitives; default: native where there are any. */
+  crypto?: 'native' | 'noble'
+  /** What identify tells others; default `rhiza/<version>`. */
+  agent?: string
+  /** A dial with its upgrade; default 15 s (go-libp2p). */
+  dialTimeoutMs?: number
+  /** Negotiating one stream; default 10 s (go-libp2p). */
+  negotiationTimeoutMs?: number
+  /** Open connections; one more inbound is refused, one more outbound throws. Default 1,024. */
+  maxConnections?: number
+  /** Inbound connections that are not secured yet; one more is dropped. Default 128. */
+  maxPendingInbound?: number
+  /** Open connections with one peer. Default 8. */
+  maxConnectionsPerPeer?: number
+  /** How long a spare connection must have had no stream before it closes. Default 30 s. */
+  spareGraceMs?: number
+  /** Clock, randomness and trace; default the system's. */
+  env?: Env
+}
+
+const defaults = {
+  agent: 'rhiza/0.1.0',
+  dialTimeoutMs: 15_000,
+  negotiationTimeoutMs: 10_000,
+  maxConnections: 1_024,
+  maxPendingInbound: 128,
+  maxConnectionsPerPeer: 8,
+  spareGraceMs: 30_000,
+}
+
+/** What this build and this machine can do, by name: each transport and optional part, present or not. */
+export type Capabilities = Readonly<Record<string, boolean>>
+
+export interface Node extends Host {
+  /** Listens. Idempotent; rejects with UnavailableError when an address can't be listened on, with nothing left open. */
+  start(): Promise<void>
+  /** Closes listeners and connections; leaves no handle open. Idempotent; a stopped node may be started again. */
+  stop(): Promise<void>
+  /** Where peers can dial us, with our /p2p. */
+  addrs(): Multiaddr[]
+  /** Protocols that have a handler. */
+  protocols(): string[]
+  peers(): PeerId[]
+  /** Asks the peer anew. */
+  identify(peer: PeerId | Multiaddr | string, options?: { signal?: AbortSignal }): Promise<IdentifyResult>
+  ping(peer: PeerId | Multiaddr | string, options?: PingOptions): AsyncGenerator<number, void, undefined>
+  capabilities(): Capabilities
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+interface Dialling {
+  promise: Promise<UpgradedConnection>
+  controller: AbortController
+  waiters: number
+}
+
+/** A dial target as its two halves. */
+interface Target {
+  addr: Multiaddr | undefined
+  peer: PeerId | undefined
+}
+
+function target(to: PeerId | Multiaddr | string): Target {
+  if (to instanceof PeerId) return { addr: undefined, peer: to }
+  if (typeof to === 'string' && !to.startsWith('/')) return { addr: undefined, peer: PeerId.parse(to) }
+  const addr = multiaddr(to)
+  return { addr, peer: addr.peerId() }
+}
+
+function rank(a: Connection, b: Connection): number {
+  return Number(a.limited !== undefined) - Number(b.limited !== undefined) || a.openedAt - b.openedAt
+}
+
+class RhizaNode implements Node {
+  readonly peerId: PeerId
+  readonly env: Env
+  readonly #options: typeof defaults
+  readonly #listen: readonly Multiaddr[]
+  readonly #transports: readonly Transport[]
+  readonly #upgrade: Upgrade
+  readonly #events: Events<HostEvents>
+  readonly #handlers = new Map<string, { handler: StreamHandler; options: HandleOptions }>()
+  readonly #connections = new Map<string, UpgradedConnection[]>()
+  readonly #dialling = new Map<string, Dialling>()
+  readonly #pendingInbound = new Set<AbortController>()
+  readonly #spareTimers = new Map<UpgradedConnection, Timer>()
+  readonly #identify: IdentifyService
+  #listeners: Listener[] = []
+  #count = 0
+  #state: 'stopped' | 'starting' | 'started' | 'stopping' = 'stopped'
+  #change: Promise<void> = Promise.resolve()
+
+  constructor(options: typeof defaults & NodeParts) {
+    this.#options = options
+    this.env = options.env
+    this.peerId = options.privateKey.publicKey.peerId
+    this.#listen = options.listen
+    this.#transports = options.transports
+    this.#upgrade = {
+      env: options.env,
+      security: options.security,
+      muxers: options.muxers,
+      timeoutMs: options.dialTimeoutMs,
+    }
+    this.#events = new Events((event, error) => this.env.trace?.('node.listener-threw', { event, error }))
+    this.#identify = createIdentify(
+      this,
+      {
+        publicKey: options.privateKey.publicKey,
+        agent: options.agent,
+        addrs: () => this.#bareAddrs(),
+        protocols: () => this.protocols(),
+      },
+      (connection) => this.#events.emit('peer:identify', { peer: connection.peer, connection }),
+    )
+    servePing(this)
+  }
+
+  start(): Promise<void> {
+    this.#change = this.#change.then(
+      () => this.#start(),
+      () => this.#start(),
+    )
+    return this.#change
+  }
+
+  async #start(): Promise<void> {
+    if (this.#state === 'started') return
+    this.#state = 'starting'
+    try {
+      for (const addr of this.#listen) {
+        const transport = this.#transports.find((t) => t.canListen(addr))
+        if (transport === undefined) {
+          throw new UnavailableError(
+            'no-transport',
+            `no transport can listen on ${addr}; have ${this.#transportNames()}`,
+          )
+        }
+        const listener = await transport.listen(addr, (connection) => void this.#accept(connection, transport.name))
+        this.#listeners.push(listener)
+      }
+      this.#state = 'started'
+    } catch (error) {
+      await this.#closeListeners()
+      this.#state = 'stopped'
+      throw error
+    }
+  }
+
+  stop(): Promise<void> {
+    this.#change = this.#change.then(
+      () => this.#stop(),
+      () => this.#stop(),
+    )
+    return this.#change
+  }
+
+  async #stop(): Promise<void> {
+    if (this.#state === 'stopped') return
+    this.#state = 'stopping'
+    const reason = new ClosedError('the node was stopped', cleanClose, 'stopped')
+    for (const { controller } of this.#dialling.values()) controller.abort(reason)
+    for (const controller of this.#pendingInbound) controller.abort(reason)
+    await this.#closeListeners()
+    await Promise.all(this.connections().map((c) => c.close()))
+    this.#state = 'stopped'
+  }
+
+  async #closeListeners(): Promise<void> {
+    await Promise.all(this.#listeners.splice(0).map((l) => l.close()))
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
+  }
+
+  #transportNames(): string {
+    return this.#transports.map((t) => t.name).join(', ') || 'none'
+  }
+
+  #bareAddrs(): Multiaddr[] {
+    return this.#listeners.flatMap((l) => l.addrs())
+  }
+
+  addrs(): Multiaddr[] {
+    return this.#bareAddrs().map((a) => a.withPeer(this.peerId))
+  }
+
+  protocols(): string[] {
+    return [...this.#handlers.keys()]
+  }
+
+  peers(): PeerId[] {
+    return [...this.#connections.values()].flatMap(([first]) => (first === undefined ? [] : [first.peer]))
+  }
+
+  on<K extends keyof HostEvents>(event: K, listener: (detail: HostEvents[K]) => void): () => void {
+    return this.#events.on(event, listener)
+  }
+
+  handle(protocol: string | readonly string[], handler: StreamHandler, options: HandleOptions = {}): void {
+    const ids = typeof protocol === 'string' ? [protocol] : protocol
+    for (const id of ids) {
+      if (!/^[^\s]+$/.test(id)) throw new TypeError(`protocol id ${JSON.stringify(id)}: want text without spaces`)
+      if (this.#handlers.has(id)) throw new TypeError(`protocol ${id} has a handler; unhandle it first`)
+    }
+    for (const id of ids) this.#handlers.set(id, { handler, options })
+  }
+
+  unhandle(protocol: string | readonly string[]): void {
+    for (const id of typeof protocol === 'string' ? [protocol] : protocol) this.#handlers.delete(id)
+  }
+
+  connections(peer?: PeerId): readonly Connection[] {
+    return peer === undefined ? [...this.#connections.values()].flat() : this.#of(peer).toSorted(rank)
+  }
+
+  #of(peer: PeerId): readonly UpgradedConnection[] {
+    return this.#connections.get(peer.toString()) ?? []
+  }
+
+  #best(peer: PeerId | undefined): UpgradedConnection | undefined {
+    if (peer === undefined) return undefined
+    const all = this.#of(peer)
+    return all.length < 2 ? all[0] : all.toSorted(rank)[0]
+  }
+
+  async dial(
+    to: PeerId | Multiaddr | string,
+    options: { signal?: AbortSignal; timeoutMs?: number } = {},
+  ): Promise<Connection> {
+    return this.#dial(target(to), options)
+  }
+
+  async #dial(
+    { addr, peer }: Target,
+    { signal, timeoutMs }: { signal?: AbortSignal; timeoutMs?: number },
+  ): Promise<UpgradedConnection> {
+    signal?.throwIfAborted()
+    if (this.#state === 'stopping') throw new ClosedError('the node is stopping', cleanClose, 'stopped')
+    const open = this.#best(peer)
+    if (open !== undefined) return open
+    if (peer?.equals(this.peerId) === true) throw new TypeError('a node can not dial itself')
+    if (addr === undefined) {
+      const under = this.#dialling.get(String(peer))
+      if (under === undefined) {
+        throw new UnavailableError('no-address', `no connection to ${peer} and no address of it; dial a multiaddr`)
+      }
+    }
+    const key = peer === undefined ? String(addr) : peer.toString()
+    let dialling = this.#dialling.get(key)
+    if (dialling === undefined && addr !== undefined) {
+      const controller = new AbortController()
+      dialling = { promise: this.#attempt(addr, peer, controller.signal, timeoutMs), controller, waiters: 0 }
+      this.#dialling.set(key, dialling)
+      const forget = (): void => void this.#dialling.delete(key)
+      void dialling.promise.then(forget, forget)
+    }
+    if (dialling === undefined) throw new UnavailableError('no-address', `no address of ${peer}`)
+    dialling.waiters++
+    try {
+      return await raceAbort(dialling.promise, signal)
+    } finally {
+      // The last caller that gives up takes the attempt with it.
+      if (--dialling.waiters === 0) dialling.controller.abort(asError(signal?.reason ?? 'nobody waits for this dial'))
+    }
+  }
+
+  async #attempt(
+    addr: Multiaddr,
+    peer: PeerId | undefined,
+    signal: AbortSignal,
+    timeoutMs = this.#options.dialTimeoutMs,
+  ): Promise<UpgradedConnection> {
+    const bare = addr.withoutPeer()
+    const transport = this.#transports.find((t) => t.canDial(bare))
+    if (transport === undefined) {
+      throw new UnavailableError('no-transport', `no transport can dial ${addr}; have ${this.#transportNames()}`)
+    }
+    if (this.#count >= this.#options.maxConnections) {
+      throw new LimitError('maxConnections', this.#options.maxConnections, this.#count + 1)
+    }
+    const bound = deadline({ env: this.env, timeoutMs, what: `dialling ${addr}`, signal })
+    try {
+      const carrier = await transport.dial(bare, { signal: bound.signal })
+      const upgraded = await this.#secure(carrier, 'initiator', bound.signal, peer)
+      return this.#register(upgraded, carrier, 'outbound', transport.name)
+    } finally {
+      bound.done()
+    }
+  }
+
+  async #secure(
+    carrier: TransportConnection,
+    role: 'initiator' | 'responder',
+    signal: AbortSignal,
+    expectedPeer?: PeerId,
+  ): Promise<Upgraded> {
+    if (carrier.kind === 'raw')
+      return upgrade(carrier, role, { ...this.#upgrade, signal, ...(expectedPeer && { expectedPeer }) })
+    const { peer, muxer, security } = carrier
+    if (expectedPeer !== undefined && !expectedPeer.equals(peer)) {
+      const error = new ProtocolError('wrong-peer', `got ${peer}, want ${expectedPeer}`)
+      muxer.abort(error.wireCode, error)
+      throw error
+    }
+    return { peer, muxer, security, muxerId: security }
+  }
+
+  async #accept(carrier: TransportConnection, transport: string): Promise<void> {
+    const { maxPendingInbound, maxConnections, dialTimeoutMs: timeoutMs } = this.#options
+    const drop = (reason: Error): void => {
+      if (carrier.kind === 'raw') carrier.stream.reset(0, reason)
+      else carrier.muxer.abort(0x1002, reason)
+      this.env.trace?.('node.inbound-refused', { remoteAddr: carrier.remoteAddr.toString(), error: reason })
+    }
+    if (this.#state === 'stopping') return drop(new ClosedError('the node is stopping', cleanClose, 'stopped'))
+    if (this.#pendingInbound.size >= maxPendingInbound) {
+      return drop(new LimitError('maxPendingInbound', maxPendingInbound, this.#pendingInbound.size + 1))
+    }
+    if (this.#count >= maxConnections) return drop(new LimitError('maxConnections', maxConnections, this.#count + 1))
+    const controller = new AbortController()
+    this.#pendingInbound.add(controller)
+    const bound = deadline({ env: this.env, timeoutMs, what: 'an inbound handshake', signal: controller.signal })
+    try {
+      const upgraded = await this.#secure(carrier, 'responder', bound.signal)
+      this.#register(upgraded, carrier, 'inbound', transport)
+    } catch (error) {
+      drop(asError(error))
+    } finally {
+      bound.done()
+      this.#pendingInbound.delete(controller)
+    }
+  }
+
+  #register(
+    upgraded: Upgraded,
+    carrier: TransportConnection,
+    direction: 'inbound' | 'outbound',
+    transport: string,
+  ): UpgradedConnection {
+    const { peer, muxer } = upgraded
+    const refuse = (error: Error): never => {
+      muxer.abort(0x1002, error)
+      throw error
+    }
+    const key = peer.toString()
+    const list = this.#connections.get(key) ?? []
+    const { maxConnectionsPerPeer, maxConnections, negotiationTimeoutMs } = this.#options
+    if (this.#state === 'stopping') refuse(new ClosedError('the node is stopping', cleanClose, 'stopped'))
+    if (peer.equals(this.peerId)) refuse(new ProtocolError('wrong-peer', 'the peer has our own peer id'))
+    if (this.#count >= maxConnections) refuse(new LimitError('maxConnections', maxConnections, this.#count + 1))
+    if (list.length >= maxConnectionsPerPeer)
+      refuse(new LimitError('maxConnectionsPerPeer', maxConnectionsPerPeer, list.length + 1))
+    const connection = new UpgradedConnection(upgraded, carrier, direction, transport, {
+      env: this.env,
+      negotiationTimeoutMs,
+      handlers: { find: (protocol) => this.#handlers.get(protocol) },
+    })
+    list.push(connection)
+    this.#connections.set(key, list)
+    this.#count++
+    void connection.closed.then(() => this.#forget(connection))
+    this.#events.emit('connection:open', connection)
+    if (list.length === 1) this.#events.emit('peer:connect', peer)
+    else this.#watchSpares(peer)
+    void connection.serve()
+    void this.#identifyNew(connection)
+    return connection
+  }
+
+  async #identifyNew(connection: UpgradedConnection): Promise<void> {
+    try {
+      await this.#identify.identify(connection)
+      this.#events.emit('peer:identify', { peer: connection.peer, connection })
+    } catch (error) {
+      // A peer without identify is still a peer: streams negotiate exactly.
+      this.env.trace?.('node.identify-failed', { peer: connection.peer.toString(), error })
+    }
+  }
+
+  #forget(connection: UpgradedConnection): void {
+    const key = connection.peer.toString()
+    const left = (this.#connections.get(key) ?? []).filter((c) => c !== connection)
+    this.#count--
+    this.#spareTimers.get(connection)?.cancel()
+    this.#spareTimers.delete(connection)
+    if (left.length > 0) this.#connections.set(key, left)
+    else this.#connections.delete(key)
+    this.#events.emit('connection:close', connection)
+    if (left.length === 0) this.#events.emit('peer:disconnect', connection.peer)
+  }
+
+  /**
+   * One side alone decides, the one with the smaller peer id: were both to close what each holds for the spare, they
+   * could close both. A stream that the peer opens meanwhile is younger than the grace and keeps the spare open.
+   */
+  #watchSpares(peer: PeerId): void {
+    if (this.peerId.toString() > peer.toString()) return
+    const best = this.#best(peer)
+    for (const spare of this.#of(peer)) {
+      if (spare === best || this.#spareTimers.has(spare)) continue
+      this.#armSpare(spare)
+    }
+  }
+
+  #armSpare(spare: UpgradedConnection): void {
+    const { spareGraceMs } = this.#options
+    const seen = spare.streamCount
+    const timer = this.env.clock.setTimer(spareGraceMs, () => {
+      this.#spareTimers.delete(spare)
+      if (this.#best(spare.peer) === spare) return
+      if (spare.streams.length === 0 && spare.streamCount === seen) void spare.close(0x1004)
+      else this.#armSpare(spare)
+    })
+    this.#spareTimers.set(spare, timer)
+  }
+
+  async hangUp(peer: PeerId | Multiaddr | string): Promise<void> {
+    const { peer: id } = target(peer)
+    if (id === undefined) throw new TypeError(`${String(peer)} names no peer: want a peer id or a multiaddr with /p2p`)
+    await Promise.all(this.#of(id).map((c) => c.close()))
+  }
+
+  async newStream(
+    peer: PeerId | Multiaddr | string,
+    protocols: string | readonly string[],
+    options: NewStreamOptions = {},
+  ): Promise<ProtocolStream> {
+    const to = target(peer)
+    const { signal } = options
+    const first = await this.#dial(to, { ...(signal && { signal }) })
+    try {
+      return await first.newStream(protocols, options)
+    } catch (error) {
+      // The connection ended under our hands, before the stream was there: another one may do.
+      const again =
+        error instanceof ClosedError && error.info.by !== 'local' ? await this.#another(to, first, signal) : undefined
+      if (again === undefined) throw error
+      return again.newStream(protocols, options)
+    }
+  }
+
+  async #another(
+    to: Target,
+    gone: UpgradedConnection,
+    signal: AbortSignal | undefined,
+  ): Promise<UpgradedConnection | undefined> {
+    const others = this.#of(gone.peer).filter((c) => c !== gone)
+    if (others.length > 0) return others.toSorted(rank)[0]
+    if (to.addr === undefined || this.#of(gone.peer).length > 0) return undefined
+    return this.#dial(to, { ...(signal && { signal }) })
+  }
+
+  async identify(
+    peer: PeerId | Multiaddr | string,
+    { signal }: { signal?: AbortSignal } = {},
+  ): Promise<IdentifyResult> {
+    const bound = { ...(signal && { signal }) }
+    return this.#identify.identify(await this.#dial(target(peer), bound), bound)
+  }
+
+  async *ping(peer: PeerId | Multiaddr | string, options: PingOptions = {}): AsyncGenerator<number, void, undefined> {
+    const { signal } = options
+    const connection = await this.#dial(target(peer), { ...(signal && { signal }) })
+    yield* ping(this, connection, options)
+  }
+
+  capabilities(): Capabilities {
+    const known = ['tcp', 'memory', 'websocket', 'quic', 'webtransport', 'webrtc']
+    const transports = known.map((name) => [name, this.#transports.some((t) => t.name === name)] as const)
+    const security = this.#upgrade.security.map((s) => [s.id, true] as const)
+    const muxers = this.#upgrade.muxers.map((m) => [m.id, true] as const)
+    return Object.fromEntries([...transports, ...security, ...muxers])
+  }
+}
+
+interface NodeParts {
+  privateKey: PrivateKey
+  listen: readonly Multiaddr[]
+  transports: readonly Transport[]
+  security: readonly SecurityProtocol[]
+  muxers: readonly MuxerFactory[]
+  env: Env
+}
+
+async function chooseCrypto(name: NodeOptions['crypto']): Promise<Crypto | undefined> {
+  if (name === undefined) return undefined
+  const { platformCrypto } = name === 'noble' ? await import('./crypto/noble.ts') : await import('#crypto')
+  if (platformCrypto.name !== name)
+    throw new UnavailableError('unsupported', `there is no ${name} crypto on this platform`)
+  return platformCrypto
+}
+
+/** A node, not started yet: nothing is open. Rejects with TypeError or RangeError on bad options. */
+export async function createNode(options: NodeOptions = {}): Promise<Node> {
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as NodeOptions
+  const merged = { ...defaults, ...given }
+  for (const name of Object.keys(defaults) as (keyof typeof defaults)[]) {
+    const value = merged[name]
+    if (name === 'agent') continue
+    if (typeof value !== 'number' || !(value >= 0))
+      throw new RangeError(`option ${name} is ${String(value)}: want a number of at least 0`)
+  }
+  const env = merged.env ?? systemEnv()
+  const privateKey = merged.privateKey ?? generateKey()
+  const crypto = await chooseCrypto(merged.crypto)
+  return new RhizaNode({
+    ...merged,
+    env,
+    privateKey,
+    listen: (merged.listen ?? []).map((a) => multiaddr(a)),
+    transports: merged.transports ?? defaultTransports(),
+    security: merged.security ?? [createNoise({ privateKey, env, ...(crypto && { crypto }) })],
+    muxers: merged.muxers ?? [yamux()],
+  })
+}

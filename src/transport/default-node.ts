@@ -1,0 +1,7 @@
+/* The transports that createNode takes on Node when it is told none. */
+import { tcp } from './tcp.ts'
+import type { Transport } from './transport.ts'
+
+export function defaultTransports(): Transport[] {
+  return [tcp()]
+}
