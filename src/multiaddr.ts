@@ -4,7 +4,7 @@
  * The table of protocols is in multiaddr/protocols.ts, the reading and writing in multiaddr/codec.ts.
  */
 import { equals } from './bytes.ts'
-import { formatIp, parseIp } from './ip.ts'
+import { formatIp, mappedIp4, parseIp } from './ip.ts'
 import { decodeComponents, encodeComponents, formatComponents, parseComponents } from './multiaddr/codec.ts'
 import type { Component } from './multiaddr/codec.ts'
 import { protocolByName } from './multiaddr/protocols.ts'
@@ -168,8 +168,9 @@ export function hostPort(addr: Multiaddr): HostPort | undefined {
  */
 export function fromHostPort(host: string, port: number, network: 'tcp' | 'udp' = 'tcp'): Multiaddr {
   const [address = '', zone] = host.split('%', 2)
-  const ip = parseIp(address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address)
-  if (ip === undefined) throw new TypeError(`${JSON.stringify(host)} is not an IP address`)
+  const parsed = parseIp(address)
+  if (parsed === undefined) throw new TypeError(`${JSON.stringify(host)} is not an IP address`)
+  const ip = mappedIp4(parsed) ?? parsed
   const prefix = zone === undefined || ip.length === 4 ? '' : `/ip6zone/${zone}`
   return Multiaddr.parse(`${prefix}/ip${ip.length === 4 ? 4 : 6}/${formatIp(ip)}/${network}/${port}`)
 }

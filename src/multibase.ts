@@ -57,7 +57,7 @@ export function decodeBase(base: Base, text: string, maxLength: number): Uint8Ar
     if (text.includes('=')) throw new SyntaxError('padding is not allowed')
     return bases[base].decode(text)
   } catch (cause) {
-    throw new TypeError(`not ${base} text`, { cause })
+    throw new TypeError(`${JSON.stringify(text)} is not ${base} text`, { cause })
   }
 }
 
@@ -69,7 +69,7 @@ export function encodeMultibase(base: Base, bytes: Uint8Array): string {
 export function decodeMultibase(text: string, maxLength: number): { base: Base; bytes: Uint8Array } {
   const prefix = text.charAt(0)
   const base = byPrefix.get(prefix)
-  if (base === undefined) throw new TypeError(`${JSON.stringify(prefix)} is not a multibase prefix that is known here`)
+  if (base === undefined) throw new TypeError(`${JSON.stringify(prefix)} is not a known multibase prefix`)
   const body = text.slice(1)
   return { base, bytes: decodeBase(base, bases[base].anyCase ? body.toLowerCase() : body, maxLength) }
 }

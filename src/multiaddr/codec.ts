@@ -34,9 +34,7 @@ export function encodeComponents(components: readonly Component[]): Uint8Array {
   let at = 0
   for (const { code, bytes } of components) {
     at = writeVarint(code, out, at)
-    if (protocolByCode(code).value?.size === undefined && protocolByCode(code).value !== undefined) {
-      at = writeVarint(bytes.length, out, at)
-    }
+    if (hasLength(code)) at = writeVarint(bytes.length, out, at)
     out.set(bytes, at)
     at += bytes.length
   }
@@ -45,9 +43,13 @@ export function encodeComponents(components: readonly Component[]): Uint8Array {
 
 /** Bytes on the wire. */
 export function componentLength({ code, bytes }: Component): number {
+  return varintLength(code) + (hasLength(code) ? varintLength(bytes.length) : 0) + bytes.length
+}
+
+/** The value's length stands before it. */
+function hasLength(code: number): boolean {
   const { value } = protocolByCode(code)
-  const prefix = value !== undefined && value.size === undefined ? varintLength(bytes.length) : 0
-  return varintLength(code) + prefix + bytes.length
+  return value !== undefined && value.size === undefined
 }
 
 export function formatComponents(components: readonly Component[]): string {
@@ -99,6 +101,12 @@ function decodeComponent({ code, name, value }: Protocol, bytes: Uint8Array): Co
   return { code, name, value: text, bytes }
 }
 
+/** The mistake of those who know the form of go-multiaddr. */
+function afterPath(before: Component | undefined): string {
+  if (before?.name !== 'unix' && before?.name !== 'http-path') return ''
+  return `; the path before it is one segment, its slashes are written %2F`
+}
+
 /** Throws TypeError that names the component and its position. */
 export function parseComponents(text: string): Component[] {
   const shown = text.length > 200 ? `${text.slice(0, 200)}...` : text
@@ -115,7 +123,7 @@ export function parseComponents(text: string): Component[] {
   for (let i = 0; i < parts.length;) {
     const name = parts[i++] ?? ''
     const where = `component ${out.length + 1} ${JSON.stringify(name)}`
-    const protocol = protocolByName(name) ?? fail(`${where}: unknown protocol`)
+    const protocol = protocolByName(name) ?? fail(`${where}: unknown protocol${afterPath(out.at(-1))}`)
     let component: Component = { code: protocol.code, name: protocol.name, value: undefined, bytes: none }
     if (protocol.value !== undefined) {
       const written = parts[i++]
@@ -125,7 +133,7 @@ export function parseComponents(text: string): Component[] {
       try {
         bytes = protocol.value.parse(written)
       } catch (error) {
-        return fail(`${isNot}: ${asError(error).message}`, asError(error))
+        return fail(`${where}: ${asError(error).message}`, asError(error))
       }
       if (bytes === undefined) return fail(isNot)
       component = { ...component, value: protocol.value.format(bytes) ?? fail(isNot), bytes }

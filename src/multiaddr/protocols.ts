@@ -1,8 +1,8 @@
 /*
- * multiaddr protocols.csv (multiformats/multiaddr 9b7b3fa, 2025-04-28): the table, and how each protocol's value is
- * written as text and as bytes. `unix` and `http-path` are one percent-encoded segment, as their specs say; go-multiaddr
- * still prints unix paths unescaped. `memory` is a fixed 64-bit number as in go and rust (the table says V).
- * Left out: protocols that no libp2p transport speaks (udt, utp, ipfs paths, ech, cjdns, silverpine, plaintextv2).
+ * multiaddr protocols.csv (multiformats/multiaddr 9b7b3fa, 2025-04-28): all its rows, and how each protocol's value is
+ * written as text and as bytes. `unix` and `http-path` are one percent-encoded segment (protocols/http-path.md; js does
+ * the same with unix paths, go prints those unescaped to the end of the address; the bytes are the same).
+ * `memory` takes any name, as in the table and in js; go and rust have a fixed 64-bit number there.
  */
 import { fromUtf8, toUtf8 } from '../bytes.ts'
 import { ProtocolError } from '../errors.ts'
@@ -34,22 +34,21 @@ const ip4: ValueCodec = { what: 'an IPv4 address', size: 4, parse: parseIp4, for
 const ip6: ValueCodec = { what: 'an IPv6 address', size: 16, parse: parseIp6, format: formatIp6 }
 
 /** A decimal number without leading zeros, big-endian. */
-function number(what: string, size: 1 | 2 | 8): ValueCodec {
-  const max = (1n << BigInt(8 * size)) - 1n
+function number(what: string, size: 1 | 2): ValueCodec {
   return {
     what,
     size,
     parse(text) {
-      if (!/^(0|[1-9]\d{0,19})$/.test(text) || BigInt(text) > max) return undefined
-      const out = new Uint8Array(size)
-      for (let i = size - 1, rest = BigInt(text); i >= 0; i--, rest >>= 8n) out[i] = Number(rest & 255n)
-      return out
+      if (!/^(0|[1-9]\d{0,4})$/.test(text)) return undefined
+      const value = Number(text)
+      if (value >= 256 ** size) return undefined
+      return size === 1 ? Uint8Array.of(value) : Uint8Array.of(value >> 8, value & 255)
     },
-    format: (bytes) => String(bytes.reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n)),
+    format: (bytes) => String(bytes.reduce((sum, byte) => sum * 256 + byte, 0)),
   }
 }
 
-/** UTF-8 without slash, white space and control characters, at most 255 bytes. */
+/** UTF-8 without slash, white space and control characters, at most 255 characters. */
 function word(what: string): ValueCodec {
   return {
     what,
@@ -63,8 +62,8 @@ function word(what: string): ValueCodec {
 }
 
 function isWord(text: string): boolean {
-  // oxlint-disable-next-line no-control-regex -- control characters are what must not get into logs and terminals
-  return text !== '' && text.length <= 255 && text.isWellFormed() && !/[\s/\u0000-\u001f\u007f-\u009f]/.test(text)
+  // control and format characters must not get into logs and terminals
+  return text !== '' && text.length <= 255 && text.isWellFormed() && !/[\s/\p{Cc}\p{Cf}]/u.test(text)
 }
 
 /** Any bytes; in text one segment-nz of RFC 3986 §3.3. Text is not canonical, bytes are. */
@@ -197,6 +196,8 @@ const table: readonly (readonly [code: number, name: string, value?: ValueCodec]
   [280, 'webrtc-direct'],
   [281, 'webrtc'],
   [290, 'p2p-circuit'],
+  [301, 'udt'],
+  [302, 'utp'],
   [400, 'unix', segment],
   [421, 'p2p', peer],
   [443, 'https'],
@@ -216,7 +217,7 @@ const table: readonly (readonly [code: number, name: string, value?: ValueCodec]
   [479, 'p2p-websocket-star'],
   [480, 'http'],
   [481, 'http-path', segment],
-  [777, 'memory', number('a number below 2^64', 8)],
+  [777, 'memory', word('a name')],
 ]
 
 const protocols: readonly Protocol[] = table.map(([code, name, value]) => ({ code, name, value }))

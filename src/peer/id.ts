@@ -70,8 +70,8 @@ export class PeerId {
     return (this.#text ??= encodeBase('base58btc', this.bytes))
   }
 
-  /** CIDv1 with codec libp2p-key; base36 of an Ed25519 id fits in a DNS label. */
-  toCid(base: 'base32' | 'base36' = 'base36'): string {
+  /** CIDv1 with codec libp2p-key, in base32 unless told: the spec's default. Base36 of an Ed25519 id fits a DNS label. */
+  toCid(base: 'base32' | 'base36' = 'base32'): string {
     return encodeMultibase(base, concat([cidPrefix, this.bytes]))
   }
 

@@ -1,0 +1,140 @@
+/*
+ * The node's private key in a file: the bytes of a libp2p PrivateKey message (peer-ids 3A r2 §Keys), as go-libp2p and
+ * js-libp2p marshal it, mode 0600. Created once and never written again: a file that cannot be read is never replaced,
+ * because with it the node's name would be lost. Node only.
+ */
+import { constants } from 'node:fs'
+import { copyFile, link, mkdir, open, unlink } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { randomUUID } from 'node:crypto'
+import { platformCrypto } from '#crypto'
+import type { Crypto } from '../crypto/crypto.ts'
+import type { ErrorCode } from '../errors.ts'
+import { asError, ProtocolError, StorageError, UnavailableError } from '../errors.ts'
+import { decodePrivateKey, generateKey } from './keys.ts'
+import type { PrivateKey } from './keys.ts'
+
+/** Bytes of an identity file that are read: the longest private key we know of has 4663. */
+const maxBytes = 8192
+
+/** The bytes to store: secret. */
+export function encodeIdentity(key: PrivateKey): Uint8Array {
+  return key.encoded.slice()
+}
+
+/** Throws ProtocolError `bad-key`, UnavailableError `unsupported` for key types that we cannot sign with. */
+export function decodeIdentity(bytes: Uint8Array, crypto: Crypto = platformCrypto): PrivateKey {
+  return decodePrivateKey(bytes, crypto)
+}
+
+/**
+ * The key in the file at `path`, made on the first call (with the folders above it). Of several processes that make it
+ * at once one wins and all return the winner's. Rejects with StorageError, which names the path and what to do;
+ * with UnavailableError `unsupported` when the file holds a key of a type that we cannot sign with.
+ */
+export async function loadOrCreateIdentity(path: string, crypto: Crypto = platformCrypto): Promise<PrivateKey> {
+  const stored = await load(path, crypto)
+  if (stored !== undefined) return stored
+  const key = generateKey('Ed25519', crypto)
+  if (await create(path, key)) return key
+  const winner = await load(path, crypto)
+  if (winner !== undefined) return winner
+  throw new StorageError('io', path, 'identity file came and went while it was made; check who deletes it')
+}
+
+/** Undefined where there is no file. */
+async function load(path: string, crypto: Crypto): Promise<PrivateKey | undefined> {
+  let bytes
+  try {
+    const file = await open(path, 'r')
+    try {
+      const buffer = new Uint8Array(maxBytes + 1)
+      let length = 0
+      for (let n = -1; n !== 0 && length < buffer.length; length += n) {
+        n = (await file.read(buffer, length, buffer.length - length)).bytesRead
+      }
+      bytes = buffer.slice(0, length)
+      buffer.fill(0)
+    } finally {
+      await file.close()
+    }
+  } catch (cause) {
+    if (codeOf(cause) === 'ENOENT') return undefined
+    throw failed(path, cause, 'cannot read the identity file')
+  }
+  try {
+    if (bytes.length > maxBytes) throw new ProtocolError('bad-key', `it has more than ${maxBytes} bytes`)
+    return decodeIdentity(bytes, crypto)
+  } catch (cause) {
+    const reason = asError(cause).message
+    if (cause instanceof UnavailableError) throw new UnavailableError('unsupported', `identity file ${path}: ${reason}`)
+    const next = 'restore it from a backup, or move it away to start with a new identity'
+    throw new StorageError('corrupt', path, `identity file holds no private key (${reason}); ${next}`, { cause })
+  }
+}
+
+/** False when another process was faster. */
+async function create(path: string, key: PrivateKey): Promise<boolean> {
+  const temporary = `${path}.${randomUUID()}.tmp`
+  try {
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+    const file = await open(temporary, 'wx', 0o600)
+    try {
+      await file.writeFile(key.encoded)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    try {
+      await publish(temporary, path)
+    } finally {
+      await unlink(temporary)
+    }
+    await syncFolder(dirname(path))
+    return true
+  } catch (cause) {
+    if (codeOf(cause) === 'EEXIST') return false
+    throw failed(path, cause, 'cannot make the identity file')
+  }
+}
+
+/** A hard link never replaces what is there, and the file appears with all its bytes at once; rename would replace. */
+async function publish(temporary: string, path: string): Promise<void> {
+  try {
+    await link(temporary, path)
+  } catch (cause) {
+    // no hard links here (FAT, Android): an exclusive copy does not replace either, but can be seen half written
+    if (!['EPERM', 'EACCES', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(codeOf(cause))) throw cause
+    await copyFile(temporary, path, constants.COPYFILE_EXCL)
+  }
+}
+
+/** The new name survives a power cut only once its folder is on the disk; not every system lets us open a folder. */
+async function syncFolder(path: string): Promise<void> {
+  if (process.platform === 'win32') return
+  const folder = await open(path, 'r')
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
+
+function codeOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException | undefined)?.code ?? ''
+}
+
+const reasons: Readonly<Record<string, readonly [code: ErrorCode, next: string]>> = {
+  EACCES: ['not-permitted', 'give this user access to it, or choose another path'],
+  EPERM: ['not-permitted', 'give this user access to it, or choose another path'],
+  EROFS: ['not-permitted', 'the file system is read-only: choose another path'],
+  ENOSPC: ['disk-full', 'make room on the disk'],
+  EDQUOT: ['disk-full', 'make room in the quota'],
+  ENOTDIR: ['io', 'a part of the path is a file, not a folder: choose another path'],
+  EISDIR: ['io', 'it is a folder: choose another path'],
+}
+
+function failed(path: string, cause: unknown, doing: string): StorageError {
+  const [code, next] = reasons[codeOf(cause)] ?? ['io', asError(cause).message]
+  return new StorageError(code, path, `${doing} (${codeOf(cause) || 'unknown error'}); ${next}`, { cause })
+}
