@@ -2,6 +2,7 @@
  * The list of primitives that the protocols need. Two backends implement it: native.ts (node:crypto) and noble.ts
  * (portable). `#crypto` picks one when the code is built or loaded; both must agree byte for byte.
  * Synchronous, except for identity signatures: those are slow enough to leave the thread.
+ * Arguments are read during the call and not kept, unless it says so; results are fresh memory.
  */
 
 /** A ChaCha20-Poly1305 key (RFC 8439 §2.8) bound to its handle, so that nothing is imported per record. */
@@ -18,11 +19,22 @@ export interface Aead {
     out: Uint8Array,
     offset: number,
   ): number
+  /**
+   * The same for large records: pushes one or more pieces (ciphertext, then tag) onto `sealed` and copies nothing
+   * that the platform's cipher has put into memory of its own.
+   */
+  sealChunks(
+    nonce: Uint8Array,
+    ad: Uint8Array,
+    chunks: readonly Uint8Array[],
+    total: number,
+    sealed: Uint8Array[],
+  ): void
   /** The plaintext of `sealed` (ciphertext and tag), fresh memory; undefined when the tag does not match. */
   open(nonce: Uint8Array, ad: Uint8Array, sealed: Uint8Array): Uint8Array | undefined
 }
 
-/** An X25519 key pair (RFC 7748). `secret` is the backend's own handle. */
+/** An X25519 key pair (RFC 7748). */
 export interface X25519KeyPair {
   /** 32 bytes, u-coordinate. */
   readonly publicKey: Uint8Array
@@ -32,6 +44,7 @@ export interface X25519KeyPair {
 
 export interface Hasher {
   update(bytes: Uint8Array): Hasher
+  /** Once; the hasher is of no use afterwards. */
   digest(): Uint8Array
 }
 
@@ -40,8 +53,14 @@ export interface Ed25519PrivateKey {
   readonly publicKey: Uint8Array
   /** 32 bytes. */
   readonly seed: Uint8Array
-  /** 64 bytes. */
+  /** 64 bytes. `message` must not change until the promise settles. */
   sign(message: Uint8Array): Promise<Uint8Array>
+}
+
+/** A public key imported once, for whoever verifies with it more than once. */
+export interface Ed25519PublicKey {
+  /** Never rejects: false for anything that does not verify. Arguments must not change until the promise settles. */
+  verify(message: Uint8Array, signature: Uint8Array): Promise<boolean>
 }
 
 export interface Crypto {
@@ -53,14 +72,18 @@ export interface Crypto {
   sha512(...chunks: Uint8Array[]): Uint8Array
   /** 32 bytes of HMAC-SHA-256. */
   hmacSha256(key: Uint8Array, ...chunks: Uint8Array[]): Uint8Array
-  /** Noise §4.3 HKDF with two outputs of 32 bytes: HMAC chains, no info. */
-  noiseHkdf2(chainingKey: Uint8Array, ikm: Uint8Array): [Uint8Array, Uint8Array]
+  /** HKDF-SHA-256, extract and expand (RFC 5869 §2); `size` is at most 8160 bytes. Empty `info` is Noise's HKDF (§4.3). */
+  hkdfSha256(salt: Uint8Array, ikm: Uint8Array, info: Uint8Array, size: number): Uint8Array
+  /** `key` is 32 bytes. */
   chaCha20Poly1305(key: Uint8Array): Aead
   x25519Generate(): X25519KeyPair
   /** From a 32-byte private scalar: for vectors and pinned static keys. */
   x25519From(privateKey: Uint8Array): X25519KeyPair
   ed25519Generate(): Ed25519PrivateKey
+  /** From a 32-byte seed; throws RangeError on any other length. */
   ed25519From(seed: Uint8Array): Ed25519PrivateKey
+  /** From 32 bytes; a malformed key gives one that verifies nothing. */
+  ed25519Public(publicKey: Uint8Array): Ed25519PublicKey
   /** False for anything that does not verify, malformed keys and signatures included. */
   ed25519Verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): Promise<boolean>
 }
