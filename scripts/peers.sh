@@ -3,6 +3,8 @@
 # checkout, and writes their absolute paths to peers.json there. Prints what it did on stderr and the path of
 # peers.json on stdout. A peer whose toolchain is missing is skipped and named; RHIZA_PEERS_REQUIRED=1 makes that exit 1.
 #
+# Needs bash 4 and GNU coreutils.
+#
 #   RHIZA_PEERS            where builds are kept (default: $XDG_CACHE_HOME/rhiza-peers or ~/.cache/rhiza-peers)
 #   RHIZA_PEERS_REQUIRED   1: every peer must be there
 set -uo pipefail
@@ -36,8 +38,7 @@ if command -v flock >/dev/null; then
   flock 9
 fi
 
-missing=()
-skip() { say "skips $1: $2"; missing+=("$1"); }
+skip() { say "skips $1: $2"; }
 minutes() { awk -v s="$1" 'BEGIN { printf "%.1f min", s / 60 }'; }
 
 # build NAME TARGET COMMAND...: runs COMMAND with $tmp as the folder to fill, then renames it to TARGET.
@@ -87,6 +88,11 @@ go=$root/go-$go_hash
 js=$root/js-$js_deps_hash
 py=$root/py-$py_deps_hash
 
+# Go keeps the cores busy and the others mostly wait for the network, so they run side by side.
+(
+  if command -v npm >/dev/null; then build js-peer "$js" build_js; else skip js-peer 'no npm on PATH'; fi
+  if command -v python3 >/dev/null; then build py-peer "$py" build_py; else skip py-peer 'no python3 on PATH'; fi
+) &
 if command -v go >/dev/null; then
   build go-peer "$go" build_go
   build kubo "$kubo" build_kubo
@@ -94,16 +100,7 @@ else
   skip go-peer 'no go on PATH'
   skip kubo 'no go on PATH'
 fi
-if command -v npm >/dev/null; then
-  build js-peer "$js" build_js
-else
-  skip js-peer 'no npm on PATH'
-fi
-if command -v python3 >/dev/null; then
-  build py-peer "$py" build_py
-else
-  skip py-peer 'no python3 on PATH'
-fi
+wait
 
 quoted() { if [[ -n $1 ]]; then printf '"%s"' "${1//\"/\\\"}"; else printf null; fi; }
 path_of() { if [[ -e $1 ]]; then echo "$1"; fi; }
@@ -129,6 +126,10 @@ cat >"$out/peers.json.$$" <<JSON
 JSON
 mv "$out/peers.json.$$" "$out/peers.json"
 echo "$out/peers.json"
+missing=()
+for peer in "$kubo" "$go" "$js" "$py"; do
+  [[ -e $peer/.done ]] || missing+=("$(basename "$peer")")
+done
 if ((${#missing[@]} > 0)) && [[ ${RHIZA_PEERS_REQUIRED:-} == 1 ]]; then
   say "RHIZA_PEERS_REQUIRED=1, and these are missing: ${missing[*]}"
   exit 1

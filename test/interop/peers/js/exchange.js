@@ -39,9 +39,9 @@ const profiles = {
   'v0-2015': { ...plain, profile: 'unixfs-v0-2015' },
 }
 
-export async function startHelia(libp2p, protocols) {
+export async function startHelia(libp2p) {
   const blocks = new MemoryBlockstore()
-  const helia = withBitswap(withLibp2pLight(createHeliaLight({ blockstore: blocks }), libp2p), { protocols })
+  const helia = withBitswap(withLibp2pLight(createHeliaLight({ blockstore: blocks }), libp2p))
   await helia.start()
   return { helia, node: helia.libp2p, commands: exchangeCommands(helia.libp2p, helia, blocks) }
 }

@@ -25,14 +25,8 @@ const fail = (why) => {
 }
 const security = { noise, tls }[flags.security] ?? fail(`no such security: ${flags.security}`)
 if (flags.muxer !== 'yamux') fail(`no such muxer: ${flags.muxer}`)
-const bitswapProtocols = {
-  // Helia itself speaks 1.2 only; older versions are offered so that a peer can be held to them.
-  1.2: ['/ipfs/bitswap/1.2.0'],
-  1.1: ['/ipfs/bitswap/1.1.0', '/ipfs/bitswap/1.0.0'],
-  '1.0': ['/ipfs/bitswap/1.0.0'],
-  none: [],
-}[flags.bitswap]
-if (bitswapProtocols === undefined) fail(`no such bitswap version: ${flags.bitswap}`)
+// Helia opens its streams as 1.2.0 whatever it is told, so it can't be held to an older version.
+if (!['1.2', 'none'].includes(flags.bitswap)) fail(`no such bitswap version: ${flags.bitswap}`)
 
 const many = 1_000_000
 const options = (listen) => ({
@@ -53,10 +47,10 @@ const options = (listen) => ({
 })
 
 // Without bitswap this is js-libp2p alone, and Helia is not even loaded.
-const bare = bitswapProtocols.length === 0
+const bare = flags.bitswap === 'none'
 const started = bare
   ? { node: await createLibp2p(options([flags.listen])), commands: {} }
-  : await (await import('./exchange.js')).startHelia(options([flags.listen]), bitswapProtocols)
+  : await (await import('./exchange.js')).startHelia(options([flags.listen]))
 const { node } = started
 await serve(node)
 
