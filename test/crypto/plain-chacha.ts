@@ -44,6 +44,8 @@ function poly1305(key: Uint8Array, message: Uint8Array): Uint8Array {
   return Uint8Array.from({ length: 16 }, (_, i) => Number((h >> BigInt(8 * i)) & 255n))
 }
 
+const pad = (size: number): number[] => Array.from({ length: (16 - (size % 16)) % 16 }, () => 0)
+
 /** §2.8: ciphertext and tag. */
 export function plainSeal(key: Uint8Array, nonce: Uint8Array, ad: Uint8Array, text: Uint8Array): Uint8Array {
   const sealed = text.slice()
@@ -52,7 +54,6 @@ export function plainSeal(key: Uint8Array, nonce: Uint8Array, ad: Uint8Array, te
     for (let i = at; i < Math.min(at + 64, text.length); i++)
       sealed[i] = (text[i] as number) ^ (stream[i - at] as number)
   }
-  const pad = (size: number): number[] => Array.from({ length: (16 - (size % 16)) % 16 }, () => 0)
   const lengths = new BigUint64Array([BigInt(ad.length), BigInt(text.length)])
   const mac = [...ad, ...pad(ad.length), ...sealed, ...pad(sealed.length), ...new Uint8Array(lengths.buffer)]
   const tag = poly1305(block(key, 0, nonce).subarray(0, 32), Uint8Array.from(mac))
