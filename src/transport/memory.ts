@@ -3,10 +3,13 @@
  * Time comes from env, so a network on a FakeClock runs in virtual time. Bytes arrive in a later turn, as on a socket.
  */
 import { byteLength } from '../bytes.ts'
+import { sleep } from '../deadline.ts'
 import { systemEnv, type Env, type Timer } from '../env.ts'
-import { ClosedError, type CloseInfo } from '../errors.ts'
+import { ClosedError, UnavailableError, asError, type CloseInfo } from '../errors.ts'
 import { deferred } from '../inbox.ts'
-import type { Wire, WireSink } from '../wire.ts'
+import { multiaddr, type Multiaddr } from '../multiaddr.ts'
+import { WireStream, type Wire, type WireSink } from '../wire.ts'
+import type { Listener, RawConnection, Transport, TransportConnection } from './transport.ts'
 
 export interface LinkOptions {
   env?: Env
@@ -109,10 +112,10 @@ class MemoryWire implements Wire {
     const head = this.#arrivals[0]
     if (this.#failure === undefined && (this.#paused || head === undefined)) return
     this.#scheduled = true
-    const { clock, turn } = this.#link.env
-    const ms = (head?.at ?? 0) - clock.now()
-    if (this.#failure !== undefined || ms <= 0) turn(() => this.#deliver())
-    else this.#timer = clock.setTimer(ms, () => this.#deliver())
+    const { env } = this.#link
+    const ms = (head?.at ?? 0) - env.clock.now()
+    if (this.#failure !== undefined || ms <= 0) env.turn(() => this.#deliver())
+    else this.#timer = env.clock.setTimer(ms, () => this.#deliver())
   }
 
   #deliver(): void {
@@ -214,4 +217,102 @@ export function memoryWirePair(options: LinkOptions = {}): [Wire, Wire] {
   const b = new MemoryWire(link)
   MemoryWire.join(a, b)
   return [a, b]
+}
+
+/** The number of a /memory/N address; undefined for any other. */
+function port(addr: Multiaddr): bigint | undefined {
+  const [only, ...more] = addr.withoutPeer().components()
+  return only?.name === 'memory' && only.value !== undefined && more.length === 0 ? BigInt(only.value) : undefined
+}
+
+type Accept = (connection: TransportConnection) => void
+
+/** Who can reach whom: nodes whose memory transports share one find each other by /memory/N. */
+export class MemoryNetwork {
+  readonly #link: Link
+  readonly #listeners = new Map<bigint, { accept: Accept }>()
+  /** Free numbers for listeners on port 0 and for dialling ends start where nobody writes them by hand. */
+  #free = 1n << 32n
+
+  /** The options hold for every connection; `env` is the clock of them all. */
+  constructor(options: LinkOptions = {}) {
+    this.#link = { env: systemEnv(), ...defaults, ...options }
+  }
+
+  #number(): bigint {
+    do this.#free++
+    while (this.#listeners.has(this.#free))
+    return this.#free
+  }
+
+  /** Rejects with UnavailableError `unreachable` after a round trip when nobody listens there. */
+  async dial(addr: Multiaddr, signal: AbortSignal): Promise<RawConnection> {
+    signal.throwIfAborted()
+    const number = port(addr)
+    if (number === undefined) throw new UnavailableError('no-transport', `${addr} is not a /memory address`)
+    const { env, latencyMs } = this.#link
+    // A round trip, as TCP takes: the listener hears of it half-way, we when its answer is back.
+    if (latencyMs > 0) await sleep(env, latencyMs, signal)
+    const listening = this.#listeners.get(number)
+    if (listening === undefined) {
+      if (latencyMs > 0) await sleep(env, latencyMs, signal)
+      throw new UnavailableError('unreachable', `cannot reach ${addr}: nothing listens there`)
+    }
+    const [ours, theirs] = memoryWirePair(this.#link)
+    const localAddr = multiaddr(`/memory/${this.#number()}`)
+    const remoteAddr = multiaddr(`/memory/${number}`)
+    const stream = new WireStream(theirs)
+    try {
+      listening.accept({ kind: 'raw', stream, localAddr: remoteAddr, remoteAddr: localAddr })
+    } catch (error) {
+      env.trace?.('memory.accept', { error })
+      stream.reset(0, asError(error))
+    }
+    if (latencyMs > 0) {
+      try {
+        await sleep(env, latencyMs, signal)
+      } catch (error) {
+        ours.abort(asError(error))
+        throw error
+      }
+    }
+    return { kind: 'raw', stream: new WireStream(ours), localAddr, remoteAddr }
+  }
+
+  /** Throws UnavailableError `refused` when the number is taken. */
+  listen(addr: Multiaddr, accept: Accept): Listener {
+    const wanted = port(addr)
+    if (wanted === undefined) throw new UnavailableError('no-transport', `${addr} is not a /memory address`)
+    const number = wanted === 0n ? this.#number() : wanted
+    if (this.#listeners.has(number)) {
+      throw new UnavailableError(
+        'refused',
+        `cannot listen on ${addr}: taken; choose another (/memory/0 takes a free one)`,
+      )
+    }
+    const at = multiaddr(`/memory/${number}`)
+    const listening = { accept }
+    this.#listeners.set(number, listening)
+    return {
+      addrs: () => [at],
+      onAddrs: () => () => {},
+      close: () => {
+        if (this.#listeners.get(number) === listening) this.#listeners.delete(number)
+        return Promise.resolve()
+      },
+    }
+  }
+}
+
+let shared: MemoryNetwork | undefined
+
+/** The memory transport. Without a network: the one that all in this process share, without latency. */
+export function memory(network: MemoryNetwork = (shared ??= new MemoryNetwork())): Transport {
+  return {
+    name: 'memory',
+    canDial: (addr) => port(addr) !== undefined && port(addr) !== 0n,
+    canListen: (addr) => port(addr) !== undefined,
+    dial: (addr, { signal }) => network.dial(addr, signal),
+    listen: (addr, onConnection) => new Promise((resolve) => resolve(network.listen(addr, onConnection))),
+  }
 }

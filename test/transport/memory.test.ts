@@ -1,6 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { fakeEnv, settle } from '../../src/env.ts'
-import { memoryWirePair } from '../../src/transport/memory.ts'
+import { UnavailableError } from '../../src/errors.ts'
+import { multiaddr } from '../../src/multiaddr.ts'
+import { MemoryNetwork, memory, memoryWirePair } from '../../src/transport/memory.ts'
+import type { TransportConnection } from '../../src/transport/transport.ts'
 import { record, until, wireTable } from '../wire-table.ts'
 
 wireTable('memory', () => {
@@ -73,4 +76,71 @@ it('bytes arrive in a later turn, never inside put', async () => {
   expect(rb.size).toBe(0)
   await settle()
   await until(() => rb.size === 1)
+})
+
+describe('a memory network', () => {
+  const never = new AbortController().signal
+
+  it('dials what listens, on a number of its own where asked for 0', async () => {
+    const network = new MemoryNetwork()
+    const [a, b] = [memory(network), memory(network)]
+    const accepted: TransportConnection[] = []
+    const listener = await a.listen(multiaddr('/memory/0'), (connection) => accepted.push(connection))
+    const [at] = listener.addrs()
+    if (at === undefined) throw new Error('no address')
+    expect(a.canListen(multiaddr('/memory/0'))).toBe(true)
+    expect(a.canDial(multiaddr('/memory/0'))).toBe(false)
+    expect(a.canDial(at)).toBe(true)
+    expect(a.canDial(multiaddr('/ip4/1.2.3.4/tcp/1'))).toBe(false)
+    const dialled = await b.dial(at, { signal: never })
+    const [other] = accepted
+    if (dialled.kind !== 'raw' || other?.kind !== 'raw') throw new Error('not raw')
+    expect(other.remoteAddr.equals(dialled.localAddr)).toBe(true)
+    expect(dialled.remoteAddr.equals(at)).toBe(true)
+    await dialled.stream.write(new Uint8Array([1]))
+    expect(await other.stream.read()).toEqual(new Uint8Array([1]))
+    await listener.close()
+    await expect(b.dial(at, { signal: never })).rejects.toMatchObject({ code: 'unreachable' })
+    dialled.stream.reset()
+    expect((await other.stream.closed).by).toBe('remote')
+  })
+
+  it('refuses a number that is taken, gives it away after close', async () => {
+    const transport = memory(new MemoryNetwork())
+    const first = await transport.listen(multiaddr('/memory/5'), () => {})
+    await expect(transport.listen(multiaddr('/memory/5'), () => {})).rejects.toBeInstanceOf(UnavailableError)
+    await first.close()
+    const second = await transport.listen(multiaddr('/memory/5'), () => {})
+    await first.close()
+    await expect(transport.listen(multiaddr('/memory/5'), () => {})).rejects.toMatchObject({ code: 'refused' })
+    await second.close()
+  })
+
+  it('networks do not see each other; without one, all share the process', async () => {
+    const listener = await memory().listen(multiaddr('/memory/77'), () => {})
+    const at = multiaddr('/memory/77')
+    const elsewhere = memory(new MemoryNetwork())
+    await expect(elsewhere.dial(at, { signal: never })).rejects.toMatchObject({ code: 'unreachable' })
+    expect((await memory().dial(at, { signal: never })).kind).toBe('raw')
+    await listener.close()
+  })
+
+  it('an abort half-way ends the dial with its reason; the listener sees a reset', async () => {
+    const env = fakeEnv()
+    const transport = memory(new MemoryNetwork({ env, latencyMs: 30 }))
+    const accepted: TransportConnection[] = []
+    await transport.listen(multiaddr('/memory/1'), (connection) => accepted.push(connection))
+    const controller = new AbortController()
+    const dialling = transport.dial(multiaddr('/memory/1'), { signal: controller.signal })
+    const caught = dialling.catch((error: unknown) => error)
+    await env.clock.advance(45)
+    const [connection] = accepted
+    if (connection?.kind !== 'raw') throw new Error('not accepted')
+    const reason = new Error('too late')
+    controller.abort(reason)
+    expect(await caught).toBe(reason)
+    await env.clock.advance(30)
+    await expect(connection.stream.read()).rejects.toThrow(/reset/)
+    expect(env.clock.waiting).toBe(0)
+  })
 })
