@@ -37,6 +37,8 @@ export type ErrorCode =
   | 'no-transport'
   | 'no-address'
   | 'not-found'
+  | 'not-a-file'
+  | 'not-a-directory'
   | 'unreachable'
   | 'refused'
   | 'unsupported'
