@@ -2,7 +2,7 @@
 // scripts/peers.sh builds them; the commands are in peers/README.md. Ends only processes that it started.
 import { execFile, spawn, spawnSync } from 'node:child_process'
 import type { ChildProcessWithoutNullStreams } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -54,6 +54,8 @@ export interface Kubo {
   readonly repo: string
   /** The ipfs command line against this daemon; resolves to its stdout, rejects with its stderr. */
   run(...args: string[]): Promise<string>
+  /** The same, for output that is not text. */
+  bytes(...args: string[]): Promise<Uint8Array>
   log(): string
   stop(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
@@ -132,6 +134,24 @@ function tail(child: ChildProcessWithoutNullStreams): () => string {
   return () => text
 }
 
+const running = new Set<ChildProcessWithoutNullStreams>()
+const repos = new Set<string>()
+
+/** A test run that ends without stop() leaves no process and no repo behind. */
+function endWithUs(child: ChildProcessWithoutNullStreams): void {
+  if (running.size === 0) process.once('exit', killAll)
+  running.add(child)
+  child.once('exit', () => {
+    running.delete(child)
+    if (running.size === 0) process.removeListener('exit', killAll)
+  })
+}
+
+function killAll(): void {
+  for (const child of running) child.kill('SIGKILL')
+  for (const repo of repos) rmSync(repo, { recursive: true, force: true })
+}
+
 /** Resolves when the process is gone, killed after a grace period. */
 function ended(child: ChildProcessWithoutNullStreams, graceMs: number): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve()
@@ -148,6 +168,7 @@ function ended(child: ChildProcessWithoutNullStreams, graceMs: number): Promise<
 export async function startPeer(kind: PeerKind, args: string[] = []): Promise<Peer> {
   const [file, before] = command(kind)
   const child = spawn(file, [...before, ...args])
+  endWithUs(child)
   const log = tail(child)
   const waiting = new Map<number, { resolve: (a: Answer) => void; reject: (e: Error) => void }>()
   let last = 0
@@ -243,15 +264,17 @@ export async function startKubo(options: KuboOptions = {}): Promise<Kubo> {
   const ipfs = built.ipfs
   if (ipfs === null) throw new Error(`no Kubo: ${reason}`)
   const repo = await mkdtemp(join(tmpdir(), 'rhiza-kubo-'))
+  repos.add(repo)
   const env = { ...process.env, IPFS_PATH: repo, IPFS_TELEMETRY: 'off' }
 
-  const run = (...args: string[]): Promise<string> =>
+  const bytes = (...args: string[]): Promise<Uint8Array> =>
     new Promise((resolve, reject) => {
-      execFile(ipfs, args, { env, maxBuffer: 256 * 1024 * 1024 }, (error, stdout, stderr) => {
+      execFile(ipfs, args, { env, encoding: 'buffer', maxBuffer: 1024 * 1024 * 1024 }, (error, stdout, stderr) => {
         if (error === null) resolve(stdout)
-        else reject(new Error(`ipfs ${args.join(' ')}: ${stderr.trim() || error.message}`))
+        else reject(new Error(`ipfs ${args.join(' ')}: ${stderr.toString().trim() || error.message}`))
       })
     })
+  const run = async (...args: string[]): Promise<string> => Buffer.from(await bytes(...args)).toString()
 
   let child: ChildProcessWithoutNullStreams | undefined
   const stop = async (): Promise<void> => {
@@ -260,6 +283,7 @@ export async function startKubo(options: KuboOptions = {}): Promise<Kubo> {
       await ended(child, stopTimeoutMs)
     }
     await rm(repo, { recursive: true, force: true })
+    repos.delete(repo)
   }
 
   try {
@@ -270,12 +294,13 @@ export async function startKubo(options: KuboOptions = {}): Promise<Kubo> {
 
     const daemon = spawn(ipfs, ['daemon'], { env })
     child = daemon
+    endWithUs(daemon)
     const log = tail(daemon)
     await ready(daemon, log)
     const id = JSON.parse(await run('id')) as { ID: string; Addresses: string[] }
     const addr = id.Addresses.find((a) => a.startsWith('/ip4/127.0.0.1/tcp/'))
     if (addr === undefined) throw new Error(`Kubo listens on no loopback address: ${id.Addresses.join(' ')}`)
-    return { pid: daemon.pid ?? 0, peerId: id.ID, addr, repo, run, log, stop, [Symbol.asyncDispose]: stop }
+    return { pid: daemon.pid ?? 0, peerId: id.ID, addr, repo, run, bytes, log, stop, [Symbol.asyncDispose]: stop }
   } catch (error) {
     await stop()
     throw error
