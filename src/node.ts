@@ -27,6 +27,7 @@ import { ping, servePing, type PingOptions } from './protocols/ping.ts'
 import { createNoise } from './security/noise/noise.ts'
 import type { SecurityProtocol } from './security/security.ts'
 import type { Listener, Transport, TransportConnection } from './transport/transport.ts'
+import { version } from './version.ts'
 import { defaultTransports } from '#transports'
 
 export interface NodeOptions {
@@ -61,7 +62,7 @@ export interface NodeOptions {
 }
 
 const defaults = {
-  agent: 'rhiza/0.1.0',
+  agent: `rhiza/${version}`,
   dialTimeoutMs: 15_000,
   negotiationTimeoutMs: 10_000,
   maxConnections: 1_024,

@@ -1,0 +1,48 @@
+import { basename, resolve } from 'node:path'
+import { writeTo } from '../../unixfs/export-disk.ts'
+import { parsePath } from '../../unixfs/path.ts'
+import type { Command } from '../args.ts'
+import { formatBytes, printable } from '../output.ts'
+import { reading, readingOptions } from '../reading.ts'
+
+export const get: Command = {
+  name: 'get',
+  summary: 'write a file or a directory to disk',
+  usage: 'CID[/PATH] [-o PATH]',
+  more: 'Names that would leave the target are refused.',
+  options: {
+    ...readingOptions,
+    output: {
+      type: 'string',
+      short: 'o',
+      value: 'PATH',
+      help: 'where to (default the last name of the path, or the CID)',
+    },
+  },
+  arity: [1, 1],
+  async run(context) {
+    const { args, options, out, signal } = context
+    const from = args[0] ?? ''
+    const { cid, segments } = parsePath(from)
+    const target = resolve(
+      typeof options['output'] === 'string' ? options['output'] : basename(segments.at(-1) ?? cid.toString()),
+    )
+    await reading(context, async (kit, fetch) => {
+      const progress = out.progress('fetching')
+      try {
+        const written = await writeTo(target, kit.walk(from, fetch), {
+          signal,
+          onProgress: (bytes) => progress.add(bytes),
+          onTotal: (t) => progress.total(t),
+        })
+        progress.done()
+        await out.result(
+          { path: target, cid: written.cid.toString(), size: written.size, files: written.files },
+          `${printable(target)}  ${written.files} ${written.files === 1 ? 'file' : 'files'}, ${formatBytes(written.size)}`,
+        )
+      } finally {
+        progress.done()
+      }
+    })
+  },
+}

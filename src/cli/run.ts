@@ -1,0 +1,114 @@
+/* Finds the command, runs it, and turns whatever it throws into one line and an exit code of 0 or 1. */
+import { errorCode } from '../errors.ts'
+import { version } from '../version.ts'
+import {
+  UsageError,
+  checkArity,
+  commandHelp,
+  generalHelp,
+  listOf,
+  parse,
+  parseDuration,
+  repoPathOf,
+  type Command,
+} from './args.ts'
+import { add } from './commands/add.ts'
+import { cat } from './commands/cat.ts'
+import { get } from './commands/get.ts'
+import { id } from './commands/id.ts'
+import { ls } from './commands/ls.ts'
+import { ping } from './commands/ping.ts'
+import { serve } from './commands/serve.ts'
+import { Output } from './output.ts'
+
+const commands: readonly Command[] = [id, add, cat, get, ls, serve, ping]
+
+/** The reason of an interrupt; commands that run until told to stop end well with it. */
+export class Interrupted extends Error {
+  override readonly name = 'Interrupted'
+}
+
+const systemCodes: Readonly<Record<string, string>> = {
+  ENOENT: 'not-found',
+  EACCES: 'not-permitted',
+  EPERM: 'not-permitted',
+  ENOSPC: 'disk-full',
+}
+const systemTexts: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such file or directory',
+  EACCES: 'not permitted to read',
+  EPERM: 'not permitted',
+  EISDIR: 'is a directory',
+}
+
+/** What node:fs throws for a path that the user gave. */
+function isSystemError(error: unknown): error is { code: string; path: string } {
+  return (
+    error instanceof Error && 'code' in error && 'path' in error && 'syscall' in error && typeof error.path === 'string'
+  )
+}
+
+function report(out: Output, error: unknown): void {
+  if (error instanceof Interrupted) out.error('interrupted', 'interrupted')
+  else if (error instanceof UsageError) out.error('usage', error.message)
+  else if (isSystemError(error))
+    out.error(systemCodes[error.code] ?? 'io', `${systemTexts[error.code] ?? error.code}: ${error.path}`)
+  else if (error instanceof Error)
+    out.error(errorCode(error) ?? (error instanceof TypeError ? 'usage' : 'failed'), error.message)
+  else out.error('failed', String(error))
+}
+
+async function dispatch(argv: readonly string[], out: Output, signal: AbortSignal): Promise<void> {
+  const [name, ...rest] = argv
+  if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
+    const topic = commands.find((c) => c.name === rest[0])
+    await out.write(topic === undefined ? generalHelp(commands, version) : commandHelp(topic))
+    return
+  }
+  if (name === '--version' || name === 'version') {
+    await out.result({ version }, version)
+    return
+  }
+  const command = commands.find((c) => c.name === name)
+  if (command === undefined) throw new UsageError(`there is no command ${JSON.stringify(name)}; see rhiza --help`)
+  const { args, options } = parse(command, rest)
+  if (options['help'] === true) {
+    await out.write(commandHelp(command))
+    return
+  }
+  checkArity(command, args)
+  const { timeout } = options
+  await command.run({
+    args,
+    options,
+    out,
+    signal,
+    repoPath: repoPathOf(options),
+    timeoutMs: typeof timeout === 'string' ? parseDuration(timeout) : 30_000,
+    peers: listOf(options, 'peer'),
+  })
+}
+
+export async function run(argv: readonly string[]): Promise<void> {
+  const out = new Output(argv.includes('--json'))
+  const controller = new AbortController()
+  const interrupt = (): void => {
+    if (controller.signal.aborted) process.exit(1)
+    controller.abort(new Interrupted('interrupted'))
+  }
+  process.on('SIGINT', interrupt)
+  process.on('SIGTERM', interrupt)
+  // A reader that went away (`rhiza cat ... | head`) is no error of ours.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0)
+  })
+  try {
+    await dispatch(argv, out, controller.signal)
+  } catch (error) {
+    report(out, error)
+    process.exitCode = 1
+  } finally {
+    process.off('SIGINT', interrupt)
+    process.off('SIGTERM', interrupt)
+  }
+}

@@ -1,0 +1,40 @@
+/* The public names of `rhiza`; the parts are also importable one by one (package.json `exports`). */
+export {
+  createKit,
+  type CatOptions,
+  type ContentPath,
+  type FetchOptions,
+  type Kit,
+  type KitOptions,
+} from './kit/kit.ts'
+export { createNode, type Capabilities, type Node, type NodeOptions } from './node.ts'
+export type {
+  Connection,
+  HandleOptions,
+  Host,
+  HostEvents,
+  NewStreamOptions,
+  ProtocolStream,
+  StreamContext,
+  StreamHandler,
+} from './host.ts'
+export { BufferedStream, buffered, pair, type CloseInfo, type Datagrams, type Muxer, type Stream } from './stream.ts'
+export {
+  ClosedError,
+  LimitError,
+  ProtocolError,
+  StorageError,
+  TimeoutError,
+  UnavailableError,
+  errorCode,
+  type Attempt,
+  type ErrorCode,
+} from './errors.ts'
+export { Multiaddr, multiaddr } from './multiaddr.ts'
+export { PeerId } from './peer/id.ts'
+export { decodePrivateKey, decodePublicKey, generateKey, type PrivateKey, type PublicKey } from './peer/keys.ts'
+export { MemoryBlocks } from './store/memory-blocks.ts'
+export type { BlockPair, Blockstore } from './store/blocks.ts'
+export { CID, parseCid } from './ipld/cid.ts'
+export type { Env } from './env.ts'
+export { version } from './version.ts'

@@ -1,0 +1,82 @@
+/*
+ * The kit's source of blocks: the store first, then the peers. What peers send is written behind, in groups that are
+ * synced together, and can be read meanwhile.
+ */
+import { deferred, type Deferred } from '../inbox.ts'
+import type { CID } from '../ipld/cid.ts'
+import type { BlockPair, Blockstore } from '../store/blocks.ts'
+import type { BlockSource } from '../unixfs/blocks.ts'
+
+export interface Fetching extends BlockSource {
+  /** Resolves once everything fetched is durable; rejects with the store's error. Call it when done. */
+  flush(): Promise<void>
+  /** Bytes that came from peers. */
+  readonly fetchedBytes: number
+}
+
+/** Bytes fetched but not durable yet; beyond it, get waits for the store. */
+const maxBehindBytes = 32 * 1024 * 1024
+
+export function fetching(store: Blockstore, peers: BlockSource): Fetching {
+  const behind = new Map<string, BlockPair>()
+  let behindBytes = 0
+  let fetchedBytes = 0
+  let writing: Promise<void> | undefined
+  let failure: { error: unknown } | undefined
+  let waiting: Deferred<void>[] = []
+
+  async function write(): Promise<void> {
+    while (behind.size > 0 && failure === undefined) {
+      const group = [...behind]
+      try {
+        await store.putMany(group.map(([, pair]) => pair))
+      } catch (error) {
+        failure = { error }
+      }
+      for (const [key, { bytes }] of group) {
+        behind.delete(key)
+        behindBytes -= bytes.length
+      }
+      for (const waiter of waiting.splice(0)) waiter.resolve()
+    }
+    writing = undefined
+  }
+
+  function check(): void {
+    // The store's own error, unchanged: it knows best.
+    // oxlint-disable-next-line typescript/only-throw-error
+    if (failure !== undefined) throw failure.error
+  }
+
+  async function keep(key: string, pair: BlockPair): Promise<void> {
+    behind.set(key, pair)
+    behindBytes += pair.bytes.length
+    writing ??= write()
+    while (behindBytes > maxBehindBytes && failure === undefined) {
+      const waiter = deferred<void>()
+      waiting.push(waiter)
+      await waiter.promise
+    }
+    check()
+  }
+
+  return {
+    get fetchedBytes() {
+      return fetchedBytes
+    },
+    async get(cid: CID, options) {
+      const key = cid.toString()
+      const local = behind.get(key)?.bytes ?? (await store.get(cid, options))
+      if (local !== undefined) return local
+      check()
+      const bytes = await peers.get(cid, options)
+      fetchedBytes += bytes.length
+      if (!behind.has(key)) await keep(key, { cid, bytes })
+      return bytes
+    },
+    async flush() {
+      while (writing !== undefined) await writing
+      check()
+    },
+  }
+}
