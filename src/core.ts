@@ -32,6 +32,8 @@ export interface Surroundings<Event, Tx> {
 
 export interface Drive<In> {
   receive(input: In): void
+  /** A command given to the machine directly changed it: hands out events, plans the flush, looks at the deadline. */
+  changed(): void
   /** The wire has room again, or something in the machine changed behind our back: flush now. */
   flush(): void
   /** Sends what is pending at the end of this turn of the event loop, so that replies share a write. */
@@ -107,6 +109,9 @@ export function drive<In, Event, Tx>(core: Core<In, Event, Tx>, around: Surround
       if (stopped) return
       core.receive(input, env.clock.now())
       settle()
+    },
+    changed() {
+      if (!stopped) settle()
     },
     flush,
     schedule,
