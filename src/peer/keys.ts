@@ -33,15 +33,20 @@ export interface PrivateKey {
   sign(message: Uint8Array): Promise<Uint8Array>
 }
 
+interface Verifier {
+  verify(message: Uint8Array, signature: Uint8Array): Promise<boolean>
+}
+
 interface Algorithm {
-  verify(crypto: Crypto, raw: Uint8Array, message: Uint8Array, signature: Uint8Array): Promise<boolean>
+  /** What verifies with the Data of a PublicKey message; the check of a form is done, anything else verifies nothing. */
+  verifier(crypto: Crypto, raw: Uint8Array): Verifier
   /** From the Data of a PrivateKey message; throws ProtocolError `bad-key`. */
   decodePrivate(crypto: Crypto, data: Uint8Array): PrivateKey
 }
 
 const algorithms: Partial<Record<KeyType, Algorithm>> = {
   Ed25519: {
-    verify: (crypto, raw, message, signature) => crypto.ed25519Verify(raw, message, signature),
+    verifier: (crypto, raw) => crypto.ed25519Public(raw),
     decodePrivate: decodeEd25519,
   },
 }
@@ -72,6 +77,7 @@ export function generateKey(_type: 'Ed25519' = 'Ed25519', crypto: Crypto = platf
 function publicKey(type: KeyType, raw: Uint8Array, crypto: Crypto): PublicKey {
   const encoded = encodeKeyMessage(type, raw)
   let peerId: PeerId | undefined
+  let verifier: Verifier | undefined
   return {
     type,
     raw,
@@ -79,7 +85,8 @@ function publicKey(type: KeyType, raw: Uint8Array, crypto: Crypto): PublicKey {
     get peerId() {
       return (peerId ??= PeerId.fromPublicKey(encoded, crypto))
     },
-    verify: async (message, signature) => algorithmOf(type).verify(crypto, raw, message, signature),
+    verify: async (message, signature) =>
+      (verifier ??= algorithmOf(type).verifier(crypto, raw)).verify(message, signature),
   }
 }
 
