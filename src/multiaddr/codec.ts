@@ -101,6 +101,14 @@ function decodeComponent({ code, name, value }: Protocol, bytes: Uint8Array): Co
   return { code, name, value: text, bytes }
 }
 
+function shorten(text: string, length: number): string {
+  return text.length > length ? `${text.slice(0, length)}...` : text
+}
+
+function quote(text: string): string {
+  return JSON.stringify(shorten(text, 100))
+}
+
 /** The mistake of those who know the form of go-multiaddr. */
 function afterPath(before: Component | undefined): string {
   if (before?.name !== 'unix' && before?.name !== 'http-path') return ''
@@ -109,9 +117,10 @@ function afterPath(before: Component | undefined): string {
 
 /** Throws TypeError that names the component and its position. */
 export function parseComponents(text: string): Component[] {
-  const shown = text.length > 200 ? `${text.slice(0, 200)}...` : text
   const fail = (reason: string, cause?: Error): never => {
-    throw new TypeError(`${shown === '' ? 'empty address' : shown}: ${reason}`, { cause })
+    const shown = text === '' ? 'empty address' : shorten(text, 200)
+    // the text may come from a stranger's DNS record: nothing of it may steer a terminal
+    throw new TypeError(`${shown}: ${reason}`.replace(/[\p{Cc}\p{Cf}]/gu, '\ufffd'), { cause })
   }
   if (text.length > textLength) fail(`${text.length} characters, at most ${textLength}`)
   if (!text.startsWith('/')) fail('an address starts with "/"')
@@ -122,13 +131,13 @@ export function parseComponents(text: string): Component[] {
   let size = 0
   for (let i = 0; i < parts.length;) {
     const name = parts[i++] ?? ''
-    const where = `component ${out.length + 1} ${JSON.stringify(name)}`
+    const where = `component ${out.length + 1} ${quote(name)}`
     const protocol = protocolByName(name) ?? fail(`${where}: unknown protocol${afterPath(out.at(-1))}`)
     let component: Component = { code: protocol.code, name: protocol.name, value: undefined, bytes: none }
     if (protocol.value !== undefined) {
       const written = parts[i++]
       if (written === undefined) return fail(`${where}: it needs ${protocol.value.what} after it`)
-      const isNot = `${where}: ${JSON.stringify(written)} is not ${protocol.value.what}`
+      const isNot = `${where}: ${quote(written)} is not ${protocol.value.what}`
       let bytes
       try {
         bytes = protocol.value.parse(written)
