@@ -48,7 +48,8 @@ class Side implements Negotiation {
     try {
       this.#reader.push(bytes)
       while (this.#outcome === undefined) {
-        const token = this.#reader.next()
+        // Whoever speaks another protocol is found out at its first byte: HTTP's `G` is a length of 71.
+        const token = this.#reader.next(this.#greeted ? undefined : header.length + 1)
         if (token === undefined) break
         const protocol = this.#greeted ? this.#onToken(token, send) : this.#greet(token, send)
         if (protocol === undefined) continue

@@ -26,14 +26,14 @@ export class TokenReader {
     this.#bytes = this.#bytes === undefined ? chunk : concat([this.#bytes, chunk])
   }
 
-  /** The next token without its newline; undefined: more bytes are needed. Throws ProtocolError. */
-  next(): string | undefined {
+  /** The next token without its newline; undefined: more bytes are needed. Throws ProtocolError above `max` bytes. */
+  next(max = protocolIdBytes): string | undefined {
     const bytes = this.#bytes
     if (bytes === undefined) return undefined
     const size = readVarint(bytes)
     if (size === undefined) return undefined
-    if (size > protocolIdBytes) {
-      throw new ProtocolError('oversized', `multistream token of ${size} bytes, at most ${protocolIdBytes} allowed`)
+    if (size > max) {
+      throw new ProtocolError('oversized', `multistream token of ${size} bytes, at most ${max} allowed`)
     }
     const start = varintLength(size)
     const end = start + size

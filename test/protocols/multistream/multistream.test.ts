@@ -89,7 +89,7 @@ describe('multistream-select 1.0', () => {
     ['another first line', encodeToken('/multistream/2.0.0'), 'bad-negotiation'],
     ['a token without a newline', fromHex('026161'), 'bad-negotiation'],
     ['an empty token', fromHex('00'), 'bad-negotiation'],
-    ['a token over 1,024 bytes, before its bytes came', fromHex('8108'), 'oversized'],
+    ['a token longer than the first line, before its bytes came', fromUtf8('GET / HTTP/1.1'), 'oversized'],
     ['a length that is not minimal', fromHex('8100'), 'bad-varint'],
     ['text that is not UTF-8', fromHex('02ff0a'), 'bad-utf8'],
   ])('refuses %s', (_what, bytes, code) => {
@@ -97,6 +97,12 @@ describe('multistream-select 1.0', () => {
       side.receive(bytes)
       expect(side.outcome?.error).toMatchObject({ code })
     }
+  })
+
+  it('refuses a proposal over 1,024 bytes, before its bytes came', () => {
+    const side = listener(() => true)
+    side.receive(concat([encodeToken(header), fromHex('8108')]))
+    expect(side.outcome?.error).toMatchObject({ code: 'oversized' })
   })
 
   it('refuses an answer that is neither the proposal nor na', () => {

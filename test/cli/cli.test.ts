@@ -1,0 +1,236 @@
+import { chmod, mkdir, readFile, readdir, readlink, stat, symlink, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { printable } from '../../src/cli/output.ts'
+import { parseDuration } from '../../src/cli/args.ts'
+import { rhiza, rhizaJson, rhizaServe, scratch, type Scratch, type Served } from './rhiza.ts'
+
+let s: Scratch
+let repo: string
+let other: string
+
+beforeAll(async () => {
+  s = await scratch()
+  repo = s.at('repo')
+  other = s.at('other')
+})
+afterAll(() => s.remove())
+
+function errorOf(stderr: string): { code: string; message: string } {
+  const line = stderr.trim().split('\n').at(-1) ?? ''
+  return (JSON.parse(line) as { error: { code: string; message: string } }).error
+}
+
+describe('rhiza', () => {
+  it('explains itself and every command', async () => {
+    const { code, stdout } = await rhiza(['--help'])
+    expect(code).toBe(0)
+    for (const name of ['id', 'add', 'cat', 'get', 'ls', 'serve', 'ping']) {
+      expect(stdout).toContain(`  ${name} `)
+      const help = await rhiza([name, '--help'])
+      expect(help.code).toBe(0)
+      expect(help.stdout).toContain(`rhiza ${name}`)
+      expect(help.stdout).toContain('--repo DIR')
+    }
+  }, 30_000)
+
+  it.each([
+    [['fly']],
+    [['cat']],
+    [['cat', 'a', 'b']],
+    [['cat', 'not-a-cid']],
+    [['cat', '--nonsense', 'x']],
+    [['add', '--profile', 'x', '.']],
+    [['ping', 'nonsense']],
+    [['ping', '/ip4/127.0.0.1/tcp/1', '--timeout', 'soon']],
+  ])('answers %j with one line and exit code 1', async (args) => {
+    const { code, stdout, stderr } = await rhiza([...args, '--json'], { repo })
+    expect(code).toBe(1)
+    expect(stdout).toBe('')
+    expect(stderr.trim().split('\n')).toHaveLength(1)
+    expect(errorOf(stderr).code).toBe('usage')
+    const plain = await rhiza(args, { repo })
+    expect(plain.stderr).toMatch(/^rhiza: .+\n$/)
+  })
+
+  it('keeps its peer id over runs, in a file for the owner alone', async () => {
+    const [first] = await rhizaJson(['id'], { repo })
+    const [second] = await rhizaJson(['id'], { repo })
+    expect(first).toEqual(second)
+    expect(String(first?.['peerId'])).toMatch(/^12D3KooW/)
+    expect((await stat(s.at('repo', 'identity'))).mode & 0o777).toBe(0o600)
+  })
+
+  it('reports a corrupt identity and leaves it alone', async () => {
+    const path = s.at('corrupt-repo')
+    await rhiza(['id'], { repo: path })
+    await writeFile(s.at('corrupt-repo', 'identity'), 'not a key')
+    const { code, stderr } = await rhiza(['id', '--json'], { repo: path })
+    expect(code).toBe(1)
+    expect(errorOf(stderr).code).toBe('corrupt')
+    expect(await readFile(s.at('corrupt-repo', 'identity'), 'utf8')).toBe('not a key')
+  })
+
+  it('adds and reads back: a file, standard input, a part, nothing', async () => {
+    await writeFile(s.at('hello.txt'), 'hello world')
+    const [added] = await rhizaJson(['add', s.at('hello.txt')], { repo })
+    // IPIP-0499: raw leaf of `hello world` without newline.
+    expect(added).toEqual({
+      name: 'hello.txt',
+      cid: 'bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e',
+      size: 11,
+    })
+    const cid = String(added?.['cid'])
+    expect((await rhiza(['cat', cid], { repo })).stdout).toBe('hello world')
+    expect((await rhiza(['cat', cid, '--offset', '6', '--length', '3'], { repo })).stdout).toBe('wor')
+    const [piped] = await rhizaJson(['add', '-'], { repo, input: Buffer.from('hello world') })
+    expect(piped?.['cid']).toBe(cid)
+    const quiet = await rhiza(['add', '-q', '--profile', 'unixfs-v0-2015', s.at('hello.txt')], { repo })
+    expect(quiet.stdout).toBe('Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD\n')
+    await writeFile(s.at('empty'), '')
+    const [empty] = await rhizaJson(['add', s.at('empty')], { repo })
+    expect((await rhiza(['cat', String(empty?.['cid'])], { repo })).stdout).toBe('')
+  })
+
+  it('adds a folder, lists it and writes it out again', async () => {
+    const dir = s.at('tree')
+    await mkdir(s.at('tree', 'sub', 'deep'), { recursive: true })
+    await mkdir(s.at('tree', 'nothing'))
+    await writeFile(s.at('tree', 'a.txt'), 'a')
+    await writeFile(s.at('tree', 'sub', 'deep', 'big.bin'), Buffer.alloc(3_000_000, 7))
+    await writeFile(s.at('tree', '.hidden'), 'no')
+    await symlink('a.txt', s.at('tree', 'link'))
+    expect(errorOf((await rhiza(['add', dir, '--json'], { repo })).stderr).message).toContain('add -r')
+    const added = await rhizaJson(['add', '-r', dir], { repo })
+    const root = added.at(-1)
+    expect(root).toMatchObject({ name: 'tree', size: 3_000_001 })
+    expect(added.map((a) => a['name'])).toContain('tree/sub/deep/big.bin')
+    expect(added.map((a) => a['name'])).not.toContain('tree/.hidden')
+    const cid = String(root?.['cid'])
+    const listed = await rhizaJson(['ls', cid], { repo })
+    expect(listed.map((l) => [l['name'], l['type']])).toEqual([
+      ['a.txt', 'file'],
+      ['link', 'symlink'],
+      ['nothing', 'directory'],
+      ['sub', 'directory'],
+    ])
+    const got = await rhiza(['get', cid, '-o', s.at('out')], { repo })
+    expect(got.code).toBe(0)
+    expect(await readFile(s.at('out', 'sub', 'deep', 'big.bin'))).toEqual(Buffer.alloc(3_000_000, 7))
+    expect(await readlink(s.at('out', 'link'))).toBe('a.txt')
+    expect(await readdir(s.at('out', 'nothing'))).toEqual([])
+    expect((await rhiza(['cat', `${cid}/sub/deep/big.bin`, '--length', '2'], { repo })).bytes).toEqual(
+      Buffer.from([7, 7]),
+    )
+    const missing = await rhiza(['cat', `/ipfs/${cid}/sub/none`, '--json'], { repo })
+    expect(errorOf(missing.stderr)).toMatchObject({ code: 'not-found' })
+  }, 30_000)
+
+  it('names the file that is not there', async () => {
+    const { code, stderr } = await rhiza(['add', s.at('no-such-file'), '--json'], { repo })
+    expect(code).toBe(1)
+    expect(errorOf(stderr)).toMatchObject({ code: 'not-found' })
+    expect(errorOf(stderr).message).toContain('no-such-file')
+  })
+
+  it('says where a block could come from when nobody was asked', async () => {
+    const { code, stderr } = await rhiza(
+      ['cat', 'bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq', '--json'],
+      { repo: s.at('void') },
+    )
+    expect(code).toBe(1)
+    expect(errorOf(stderr)).toMatchObject({ code: 'not-found' })
+  })
+
+  it('makes names from elsewhere harmless', () => {
+    expect(printable('a\u001b[31mb\nc\u202e')).toBe('a\\x1b[31mb\\nc\\u202e')
+    expect(printable('grün 日本')).toBe('grün 日本')
+  })
+
+  it('reads times with their unit', () => {
+    expect(['500ms', '30s', '2m', '1h', '1.5'].map(parseDuration)).toEqual([500, 30_000, 120_000, 3_600_000, 1_500])
+    for (const bad of ['', '0s', '-1s', '1 s', 'x']) expect(() => parseDuration(bad)).toThrow()
+  })
+})
+
+describe('rhiza serve', () => {
+  let served: Served
+  beforeAll(async () => {
+    served = await rhizaServe(repo)
+  })
+  afterAll(() => served.stop())
+
+  it('says where it listens and answers a ping', async () => {
+    expect(served.addr).toBe(`/ip4/127.0.0.1/tcp/${served.addr.split('/')[4]}/p2p/${served.peerId}`)
+    const lines = await rhizaJson(['ping', served.addr, '-n', '3', '-i', '1ms'])
+    expect(lines).toHaveLength(4)
+    expect(lines.at(-1)).toMatchObject({ count: 3 })
+  })
+
+  it('serves what is added while it runs, to a second repo', async () => {
+    await writeFile(s.at('late.bin'), Buffer.alloc(5_000_000, 3))
+    const [added] = await rhizaJson(['add', s.at('late.bin')], { repo })
+    const cid = String(added?.['cid'])
+    const got = await rhizaJson(['get', cid, '--peer', served.addr, '-o', s.at('late.out')], { repo: other })
+    expect(got[0]).toMatchObject({ cid, size: 5_000_000 })
+    expect(await readFile(s.at('late.out'))).toEqual(Buffer.alloc(5_000_000, 3))
+    // What was fetched stays: no peer is needed the second time.
+    expect((await rhiza(['cat', cid], { repo: other })).bytes).toHaveLength(5_000_000)
+  }, 30_000)
+
+  it('says within the timeout that the peer does not have it', async () => {
+    const cid = 'bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yea'
+    const { code, stderr } = await rhiza(
+      [
+        'cat',
+        'bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq',
+        '--peer',
+        served.addr,
+        '--timeout',
+        '5s',
+        '--json',
+      ],
+      { repo: other },
+    )
+    expect(code, cid).toBe(1)
+    expect(errorOf(stderr).code).toBe('not-found')
+  }, 15_000)
+
+  it('names why no peer could be reached: closed port, wrong peer id', async () => {
+    const server = createServer()
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const address = server.address()
+    const port = typeof address === 'object' && address !== null ? address.port : 0
+    await new Promise((resolve) => server.close(resolve))
+    const cid = 'bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq'
+    const closed = await rhiza(['cat', cid, '--peer', `/ip4/127.0.0.1/tcp/${port}`, '--json'], { repo: other })
+    expect(errorOf(closed.stderr).code).toBe('unreachable')
+    const [self] = await rhizaJson(['id'], { repo: other })
+    const wrong = served.addr.replace(served.peerId, String(self?.['peerId']))
+    const impostor = await rhiza(['cat', cid, '--peer', wrong, '--json'], { repo: s.at('third') })
+    expect(errorOf(impostor.stderr).code).toBe('wrong-peer')
+  }, 15_000)
+
+  it.each(['SIGINT', 'SIGTERM'] as const)('ends with code 0 within 2 s of %s', async (signal) => {
+    const one = await rhizaServe(s.at(`repo-${signal}`))
+    const before = Date.now()
+    expect(await one.stop(signal)).toBe(0)
+    expect(Date.now() - before).toBeLessThan(2_000)
+  })
+
+  it('refuses a listen address that is taken or makes no sense', async () => {
+    const port = served.addr.split('/')[4] ?? ''
+    const taken = await rhiza(['serve', '--listen', `/ip4/127.0.0.1/tcp/${port}`, '--json'], { repo: other })
+    expect([taken.code, errorOf(taken.stderr).code]).toEqual([1, 'refused'])
+    const wrong = await rhiza(['serve', '--listen', '/ip4/999/tcp/1', '--json'], { repo: other })
+    expect([wrong.code, errorOf(wrong.stderr).code]).toEqual([1, 'usage'])
+  })
+
+  it.skipIf(process.getuid?.() === 0)('reports a repo that it may not write', async () => {
+    const path = s.at('read-only')
+    await mkdir(path)
+    await chmod(path, 0o500)
+    const { code, stderr } = await rhiza(['add', s.at('hello.txt'), '--json'], { repo: path })
+    expect([code, errorOf(stderr).code]).toEqual([1, 'not-permitted'])
+  })
+})
