@@ -1,4 +1,5 @@
 /* The receive queue that every Stream is built on, with the promise plumbing it needs. */
+import { empty } from './bytes.ts'
 import { type CloseInfo } from './errors.ts'
 import type { Stream } from './stream.ts'
 
@@ -21,6 +22,20 @@ export function deferred<T>(): Deferred<T> {
 
 export const cleanClose: CloseInfo = { by: 'local', code: 0 }
 
+/** What every call that has nothing to wait for returns: no promise is made for it. */
+export const done: Promise<void> = Promise.resolve()
+
+/** The same promise; that nobody waits for it must not bring the process down. Whoever awaits it still hears. */
+export function quiet<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {})
+  return promise
+}
+
+/** A rejected promise that may be dropped. */
+export function rejected(reason: Error): Promise<never> {
+  return quiet(Promise.reject(reason))
+}
+
 /** for await over read(); leaving the loop early closes the read side. */
 export function iterate(stream: Stream): AsyncIterator<Uint8Array, undefined> {
   return {
@@ -35,6 +50,14 @@ export function iterate(stream: Stream): AsyncIterator<Uint8Array, undefined> {
   }
 }
 
+/**
+ * A chunk that has to wait is copied when it is tiny or a small part of its buffer, and gathered with its neighbours:
+ * so what waits costs at most about 8 times its bytes, however cunningly a peer cuts them.
+ */
+const tinyBytes = 256
+const maxPinned = 8
+const gatherMaxBytes = 16 * 1024
+
 const fromQueue = (chunk: Uint8Array): Promise<Uint8Array> => Promise.resolve(chunk)
 
 /**
@@ -48,6 +71,9 @@ export class Inbox {
   #ended = false
   #error: Error | undefined
   #discard = false
+  /** The last of #chunks when it is one that we gather into; its first #tailSize bytes are filled. */
+  #tail: Uint8Array | undefined
+  #tailSize = 0
   #waiter: Deferred<Uint8Array | null> | undefined
   readonly #onTaken: (size: number) => void
 
@@ -64,6 +90,11 @@ export class Inbox {
     return this.#ended
   }
 
+  /** A read is under way. */
+  get reading(): boolean {
+    return this.#waiter !== undefined
+  }
+
   push(chunk: Uint8Array): void {
     if (chunk.length === 0 || this.#ended || this.#error !== undefined) return
     if (this.#discard) {
@@ -72,13 +103,48 @@ export class Inbox {
     }
     const waiter = this.#waiter
     if (waiter === undefined) {
-      this.#chunks.push(chunk)
+      this.#queue(chunk)
       this.#size += chunk.length
       return
     }
     this.#waiter = undefined
     waiter.resolve(chunk)
     this.#onTaken(chunk.length)
+  }
+
+  #queue(chunk: Uint8Array): void {
+    const { length } = chunk
+    if (length >= tinyBytes && length * maxPinned >= chunk.buffer.byteLength) {
+      this.#closeTail()
+      this.#chunks.push(chunk)
+      return
+    }
+    const tail = this.#tail
+    if (tail !== undefined && this.#tailSize + length <= gatherMaxBytes) {
+      let room = tail
+      if (this.#tailSize + length > tail.length) {
+        room = new Uint8Array(Math.min(gatherMaxBytes, Math.max(256, 2 * (this.#tailSize + length))))
+        room.set(tail.subarray(0, this.#tailSize))
+        this.#chunks[this.#chunks.length - 1] = room
+        this.#tail = room
+      }
+      room.set(chunk, this.#tailSize)
+      this.#tailSize += length
+      return
+    }
+    this.#closeTail()
+    const copy = chunk.slice()
+    this.#chunks.push(copy)
+    this.#tail = copy
+    this.#tailSize = length
+  }
+
+  /** Nothing more is gathered into the last chunk. */
+  #closeTail(): void {
+    const tail = this.#tail
+    if (tail === undefined) return
+    if (this.#tailSize < tail.length) this.#chunks[this.#chunks.length - 1] = tail.subarray(0, this.#tailSize)
+    this.#tail = undefined
   }
 
   /** The peer's FIN: what is queued is still read, then null. */
@@ -90,11 +156,13 @@ export class Inbox {
   }
 
   /** A reset: what is queued is dropped, reads reject. */
-  fail(error: Error): void {
+  fail(reason: Error): void {
     if (this.#error !== undefined) return
-    this.#error = error
+    this.#error = reason
     this.#clear()
-    this.#waiter?.reject(error)
+    // A read that nobody looks at any more must not bring the process down.
+    this.#waiter?.promise.catch(() => {})
+    this.#waiter?.reject(reason)
     this.#waiter = undefined
   }
 
@@ -111,14 +179,16 @@ export class Inbox {
 
   #clear(): void {
     this.#chunks.length = 0
+    this.#tail = undefined
     this.#head = 0
     this.#size = 0
   }
 
   #shift(): Uint8Array | undefined {
+    if (this.#tail !== undefined && this.#head === this.#chunks.length - 1) this.#closeTail()
     const chunk = this.#chunks[this.#head]
     if (chunk === undefined) return undefined
-    this.#head++
+    this.#chunks[this.#head++] = empty // lets go of the memory now
     if (this.#head === this.#chunks.length) {
       this.#chunks.length = 0
       this.#head = 0
@@ -132,6 +202,7 @@ export class Inbox {
 
   /** Everything that waits, for a layer that takes the stream over; the queue is empty afterwards. */
   drain(): Uint8Array[] {
+    this.#closeTail()
     const rest = this.#chunks.slice(this.#head)
     this.#clear()
     return rest

@@ -227,7 +227,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   /** RST, unless both directions are done. No events come of it. */
   reset(channel: Channel<Owner>, code: number): void {
     if (channel.over) {
-      if (channel.receiving === 'ended') this.#release(channel)
+      if (channel.receiving === 'ended' && channel.receiveWindow.unread > 0) this.#release(channel)
       return
     }
     const born = channel.opening !== 'syn-owed'

@@ -319,8 +319,9 @@ class Yamux implements Muxer, Home {
           this.#env.trace?.('yamux.limit', { limit: reason.limit, max: reason.max, current: reason.current })
           owner.lose({ by: 'local', code, reason })
         }
-        // Nobody has seen it and nobody needs to.
-        const at = event.channel.receiving === 'reset' ? this.#accepted.indexOf(owner) : -1
+        // Nobody has taken it, and there is nothing left to take.
+        const { receiving, receiveWindow } = event.channel
+        const at = receiving === 'reset' || receiveWindow.unread === 0 ? this.#accepted.indexOf(owner) : -1
         if (at >= 0) this.#accepted.splice(at, 1)
         return
       }
