@@ -7,8 +7,8 @@
 import type { CID } from 'multiformats/cid'
 import * as Digest from 'multiformats/hashes/digest'
 import type { Stats } from 'node:fs'
-import { mkdir, open, opendir, readdir, stat, unlink } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { open, opendir, readdir, stat, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
 import { allocUnsafe } from '../bytes.ts'
 import { systemEnv, type Env } from '../env.ts'
 import { ClosedError, LimitError, StorageError } from '../errors.ts'
@@ -17,6 +17,7 @@ import { blockBytes, digestBytes } from '../limits.ts'
 import { decodeBase, encodeBase } from '../multibase.ts'
 import { drawPairs } from './draw.ts'
 import {
+  makeDirectory,
   placeFile,
   storageError,
   storing,
@@ -80,12 +81,6 @@ function cidOfName(name: string): CID | undefined {
   }
 }
 
-/** Whether it had to be created: on a read-only disk even a mkdir of what exists may fail. */
-async function makeDirectory(path: string): Promise<boolean> {
-  if ((await stat(path).catch(nullIfMissing)) !== null) return false
-  return (await mkdir(path, { recursive: true })) !== undefined
-}
-
 interface BlockFile {
   name: string
   directory: string
@@ -134,8 +129,7 @@ export async function openDiskBlocks(path: string, options: DiskBlocksOptions = 
       throw new RangeError(`${name} must be a whole number above 0, got ${merged[name]}`)
   }
   await storing(path, async () => {
-    const created = await makeDirectory(path)
-    if (created) await syncDirectory(dirname(path))
+    await makeDirectory(path)
     await (await opendir(path)).close()
   })
   await sweepTemporary(join(path, temporaryDirectory), merged.env.clock.wallTime())

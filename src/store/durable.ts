@@ -122,13 +122,43 @@ export async function syncDirectory(directory: string): Promise<void> {
   }
 }
 
+/**
+ * Makes the directory `path` and those above it, durably; whether there was anything to make. Step by step, since Node's
+ * recursive mkdir hides a read-only disk behind ENOENT. Throws the file system's own errors.
+ */
+export async function makeDirectory(path: string, mode = 0o755): Promise<boolean> {
+  try {
+    await mkdir(path, { mode })
+  } catch (error) {
+    const parent = dirname(path)
+    if (systemCode(error) === 'ENOENT' && parent !== path) {
+      await makeDirectory(parent, mode)
+      return makeDirectory(path, mode)
+    }
+    // On a read-only disk even what exists may answer EROFS. Something else than a directory shows at its first use.
+    if (await exists(path)) return false
+    throw error
+  }
+  await syncDirectory(dirname(path))
+  return true
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** Does `work`, and once more after making the directory of `path` when that is missing. */
 async function making<T>(path: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work()
   } catch (error) {
     if (systemCode(error) !== 'ENOENT') throw error
-    await mkdir(dirname(path), { recursive: true })
+    await makeDirectory(dirname(path))
     return work()
   }
 }

@@ -23,7 +23,18 @@ function pair(text: string | Uint8Array): BlockPair {
 async function listed(store: Blockstore): Promise<string[]> {
   const out: string[] = []
   for await (const cid of store.list()) out.push(cid.toString())
-  return out.sort()
+  return out.toSorted()
+}
+
+async function* slow(): AsyncIterable<BlockPair> {
+  for (let i = 0; i < 20; i++) {
+    await new Promise((resolve) => setImmediate(resolve))
+    yield pair(`slow ${i}`)
+  }
+}
+
+function key({ cid }: BlockPair): string {
+  return cid.toString()
 }
 
 const cleanups: (() => Promise<void>)[] = []
@@ -107,7 +118,7 @@ describe.each(kinds)('a %s blockstore', (_kind, make) => {
     const pairs = ['a', 'bb', 'ccc'].map(pair)
     await store.putMany(pairs)
     expect(await store.stat()).toEqual({ blocks: 3, bytes: 6 })
-    expect(await listed(store)).toEqual(pairs.map((p) => p.cid.toString()).sort())
+    expect(await listed(store)).toEqual(pairs.map((p) => p.cid.toString()).toSorted())
     const gone = pair('bb').cid
     expect(await store.delete(gone)).toBe(true)
     expect(await store.delete(gone)).toBe(false)
@@ -130,12 +141,6 @@ describe.each(kinds)('a %s blockstore', (_kind, make) => {
     const store = await make()
     await store.putMany([])
     await store.putMany(Array.from({ length: 50 }, (_, i) => pair(`list ${i}`)))
-    async function* slow(): AsyncIterable<BlockPair> {
-      for (let i = 0; i < 20; i++) {
-        await new Promise((resolve) => setImmediate(resolve))
-        yield pair(`slow ${i}`)
-      }
-    }
     await store.putMany(slow())
     expect((await store.stat()).blocks).toBe(70)
     await store.close()
@@ -219,7 +224,6 @@ describe.each(kinds)('a %s blockstore', (_kind, make) => {
       fc.asyncProperty(fc.array(step, { maxLength: 20 }), async (steps) => {
         const store = await make()
         const model = new Map<string, Uint8Array>()
-        const key = (p: BlockPair) => p.cid.toString()
         for (const { kind, content } of steps) {
           const p = pair(new Uint8Array(content).fill(content))
           const more = pair(new Uint8Array(content + 1).fill(9))
@@ -231,7 +235,7 @@ describe.each(kinds)('a %s blockstore', (_kind, make) => {
           expect(await store.has(p.cid)).toBe(model.has(key(p)))
           expect(await store.get(p.cid)).toEqual(model.get(key(p)))
         }
-        expect(await listed(store)).toEqual([...model.keys()].sort())
+        expect(await listed(store)).toEqual([...model.keys()].toSorted())
         let bytes = 0
         for (const block of model.values()) bytes += block.length
         expect(await store.stat()).toEqual({ blocks: model.size, bytes })
