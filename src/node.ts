@@ -128,6 +128,7 @@ class RhizaNode implements Node {
   readonly #pendingInbound = new Set<AbortController>()
   readonly #spareTimers = new Map<UpgradedConnection, Timer>()
   readonly #identify: IdentifyService
+  readonly #identifying = new Map<UpgradedConnection, Promise<IdentifyResult>>()
   #listeners: Listener[] = []
   #count = 0
   #state: 'stopped' | 'starting' | 'started' | 'stopping' = 'stopped'
@@ -413,12 +414,17 @@ class RhizaNode implements Node {
   }
 
   async #identifyNew(connection: UpgradedConnection): Promise<void> {
+    // Whoever asks meanwhile shares it: js-libp2p answers one identify stream at a time and resets the others.
+    const asked = this.#identify.identify(connection)
+    this.#identifying.set(connection, asked)
     try {
-      await this.#identify.identify(connection)
+      await asked
       this.#events.emit('peer:identify', { peer: connection.peer, connection })
     } catch (error) {
       // A peer without identify is still a peer: streams negotiate exactly.
       this.env.trace?.('node.identify-failed', { peer: connection.peer.toString(), error })
+    } finally {
+      this.#identifying.delete(connection)
     }
   }
 
@@ -500,7 +506,9 @@ class RhizaNode implements Node {
     { signal }: { signal?: AbortSignal } = {},
   ): Promise<IdentifyResult> {
     const bound = { ...(signal && { signal }) }
-    return this.#identify.identify(await this.#dial(target(peer), bound), bound)
+    const connection = await this.#dial(target(peer), bound)
+    const underWay = this.#identifying.get(connection)
+    return underWay === undefined ? this.#identify.identify(connection, bound) : raceAbort(underWay, signal)
   }
 
   async *ping(peer: PeerId | Multiaddr | string, options: PingOptions = {}): AsyncGenerator<number, void, undefined> {

@@ -83,7 +83,8 @@ function apply(connection: Connection & IdentifyTarget, message: ReturnType<type
     protocolVersion: message.protocolVersion,
     protocols: message.protocols,
     listenAddrs: parseAddrs(message.listenAddrs),
-    observedAddr,
+    // js-libp2p appends our /p2p, go does not.
+    observedAddr: observedAddr?.withoutPeer(),
   }
 }
 
