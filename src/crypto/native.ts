@@ -20,6 +20,7 @@ import {
 } from 'node:crypto'
 import { concat, empty, fromHex } from '../bytes.ts'
 import { ProtocolError } from '../errors.ts'
+import { gatherBytes } from '../limits.ts'
 import { ChaCha20Poly1305 } from './chacha20poly1305.ts'
 import type { Aead, Crypto, Ed25519PrivateKey, Ed25519PublicKey, Hasher, X25519KeyPair } from './crypto.ts'
 
@@ -30,6 +31,24 @@ const tagBytes = 16
 /** The same bytes without Buffer's methods: one byte type everywhere. */
 function plain(buffer: Uint8Array): Uint8Array {
   return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength)
+}
+
+/** Neighbours of up to `gatherBytes` as one: a call into the platform costs more than copying them. */
+function gathered(chunks: readonly Uint8Array[]): readonly Uint8Array[] {
+  if (!chunks.some((chunk, i) => i > 0 && chunk.length <= gatherBytes)) return chunks
+  const out: Uint8Array[] = []
+  let run: Uint8Array[] = []
+  for (const chunk of chunks) {
+    if (chunk.length <= gatherBytes) {
+      run.push(chunk)
+      continue
+    }
+    if (run.length > 0) out.push(concat(run))
+    run = []
+    out.push(chunk)
+  }
+  if (run.length > 0) out.push(concat(run))
+  return out
 }
 
 class NativeAead implements Aead {
@@ -80,7 +99,7 @@ class NativeAead implements Aead {
     const cipher = createCipheriv('chacha20-poly1305', this.#handle, nonce, { authTagLength: tagBytes })
     if (ad.length > 0) cipher.setAAD(ad, { plaintextLength: total })
     let size = 0
-    for (const chunk of chunks) {
+    for (const chunk of gathered(chunks)) {
       sealed.push(plain(cipher.update(chunk)))
       size += chunk.length
     }
