@@ -297,6 +297,10 @@ describe('any address', () => {
     .array(component, { minLength: 1, maxLength: 8 })
     .map((parts) => parseMultiaddr(parts.join('')))
 
+  // fast-check's own unit of all code points takes seconds to build
+  const character = fc.oneof(fc.nat(0xff), fc.nat(0xffff)).map((code) => String.fromCharCode(code))
+  const anyText = fc.string({ unit: character })
+
   it('goes through text and bytes and comes back the same', () => {
     fc.assert(
       fc.property(anyAddress, (addr) => {
@@ -336,7 +340,7 @@ describe('any address', () => {
 
   it('is refused as a TypeError or read, whatever the text', () => {
     fc.assert(
-      fc.property(fc.string({ unit: 'binary' }), (text) => {
+      fc.property(anyText, (text) => {
         for (const tried of [
           text,
           `/${text}`,

@@ -10,11 +10,11 @@ import { randomUUID } from 'node:crypto'
 import { platformCrypto } from '#crypto'
 import type { Crypto } from '../crypto/crypto.ts'
 import type { ErrorCode } from '../errors.ts'
-import { asError, ProtocolError, StorageError, UnavailableError } from '../errors.ts'
+import { asError, StorageError, UnavailableError } from '../errors.ts'
 import { decodePrivateKey, generateKey } from './keys.ts'
 import type { PrivateKey } from './keys.ts'
 
-/** Bytes of an identity file that are read: the longest private key we know of has 4663. */
+/** Bytes of an identity file that are read: more than any key message may have, so that the rest cannot make it valid. */
 const maxBytes = 8192
 
 /** The bytes to store: secret. */
@@ -48,7 +48,7 @@ async function load(path: string, crypto: Crypto): Promise<PrivateKey | undefine
   try {
     const file = await open(path, 'r')
     try {
-      const buffer = new Uint8Array(maxBytes + 1)
+      const buffer = new Uint8Array(maxBytes)
       let length = 0
       for (let n = -1; n !== 0 && length < buffer.length; length += n) {
         n = (await file.read(buffer, length, buffer.length - length)).bytesRead
@@ -63,7 +63,6 @@ async function load(path: string, crypto: Crypto): Promise<PrivateKey | undefine
     throw failed(path, cause, 'cannot read the identity file')
   }
   try {
-    if (bytes.length > maxBytes) throw new ProtocolError('bad-key', `it has more than ${maxBytes} bytes`)
     return decodeIdentity(bytes, crypto)
   } catch (cause) {
     const reason = asError(cause).message

@@ -97,6 +97,7 @@ describe('PeerId', () => {
     ['a short sha2-256', `1220${'00'.repeat(31)}`],
     ['a long sha2-256', `1221${'00'.repeat(33)}`],
     ['trailing bytes', `1220${'00'.repeat(33)}`],
+    ['a length that is not that of the digest', `1221${'00'.repeat(32)}`],
     ['a length that is not minimal', `12a000${'00'.repeat(32)}`],
     ['another hash', `1114${'00'.repeat(20)}`],
     ['an empty identity', '0000'],
@@ -106,6 +107,7 @@ describe('PeerId', () => {
     ['an identity whose key has its fields swapped', `00241220${'00'.repeat(32)}0801`],
     ['an identity whose key has an unknown field', `002608011220${'00'.repeat(32)}1801`],
     ['an identity of more than 42 bytes', `002b${'00'.repeat(43)}`],
+    ['a whole ECDSA key of 43 bytes', `002b080312273025${'00'.repeat(37)}`],
     ['a whole RSA key in place of its hash', `00ac04${keys[3]?.public ?? ''}`],
   ])('refuses %s from a peer', (_what, hex) => {
     expect(decodeCode(fromHex(hex))).toBe('bad-peer-id')
