@@ -5,30 +5,22 @@
  */
 import { CID } from 'multiformats/cid'
 import { platformCrypto } from '#crypto'
-import type { Timer } from '../../env.ts'
-import { ClosedError, ProtocolError, TimeoutError, UnavailableError, asError, type Attempt } from '../../errors.ts'
-import type { Connection, Host, ProtocolStream } from '../../host.ts'
-import { messageBytes } from '../../limits.ts'
+import { ClosedError, TimeoutError, UnavailableError, asError, type Attempt } from '../../errors.ts'
+import type { Connection, Host } from '../../host.ts'
 import type { PeerId } from '../../peer/id.ts'
-import type { Blockstore } from '../../store/blocks.ts'
-import { getMany, type GetManyOptions, type FetchedBlock } from './get-many.ts'
-import { Responder, newLedger, type Ledger, type Lookup, type ResponderOptions } from './ledger.ts'
-import { Outbound, readFrames, type LinkOptions } from './link.ts'
-import { Fetcher, type FetchEvent, type FetchOptions, type Session } from './session.ts'
-import { decodeMessage, encodeMessage, keyOf, protocolIds } from './wire.ts'
+import { getMany, type FetchedBlock, type GetManyOptions } from './get-many.ts'
+import { Responder, type Ledger, type ResponderOptions } from './ledger.ts'
+import { Network, type BlockSource, type NetworkOptions } from './network.ts'
+import { Fetcher, type FetchOptions, type Session } from './session.ts'
+import { keyOf, protocolIds } from './wire.ts'
 
-/** What serving needs of a store. `size`, in bytes, lets small blocks go out at once where a peer asks whether we have them. */
-export type BlockSource = Pick<Blockstore, 'has' | 'get'> & { size?(cid: CID): Promise<number | undefined> }
+export type { BlockSource } from './network.ts'
+export type { Ledger } from './ledger.ts'
+export type { FetchedBlock, GetManyOptions } from './get-many.ts'
 
-export interface BitswapOptions extends FetchOptions, ResponderOptions, Partial<LinkOptions> {
+export interface BitswapOptions extends FetchOptions, ResponderOptions, Partial<NetworkOptions> {
   /** For one block, unless the call says otherwise: 30 s. */
   timeoutMs?: number
-  /** For the rest of a message that began to arrive: 30 s. */
-  frameTimeoutMs?: number
-  /** Streams that a peer may have open with us on one connection: 32 (boxo opens one per answer, eight at a time). */
-  inboundStreams?: number
-  /** A peer that asks whether we have a block of up to this many bytes gets the block: 1,024 (boxo). */
-  replaceHaveBytes?: number
   /** Digests by multihash code, besides sha2-256 and sha2-512. */
   hashers?: ReadonlyMap<number, (data: Uint8Array) => Uint8Array>
 }
@@ -38,10 +30,12 @@ const defaults = {
   openTimeoutMs: 10_000,
   sendTimeoutMs: 30_000,
   frameTimeoutMs: 30_000,
+  // boxo opens one per answer, eight at a time.
   inboundStreams: 32,
+  // boxo
   replaceHaveBytes: 1024,
-  limited: false,
-}
+  limited: false as boolean,
+} satisfies NetworkOptions & { timeoutMs: number }
 
 /** Digests shorter than this are not worth a check (boxo verifcid). */
 const smallestDigest = 20
@@ -104,18 +98,6 @@ export interface BitswapStats {
   peers: number
 }
 
-interface Link {
-  readonly peer: PeerId
-  readonly id: string
-  wants: Outbound
-  replies: Outbound
-  ledger: Ledger
-  connecting: boolean
-  sendingWants: boolean
-  sendingReplies: boolean
-  readonly inbound: Set<ProtocolStream>
-}
-
 interface Waiter {
   resolve(bytes: Uint8Array): void
   reject(error: Error): void
@@ -130,80 +112,54 @@ interface Request {
 
 class Adapter implements Bitswap {
   readonly #host: Host
-  readonly #blocks: BlockSource
   readonly #options: BitswapOptions & typeof defaults
   readonly #hashers: Map<number, (data: Uint8Array) => Uint8Array>
   readonly #fetcher: Fetcher
   readonly #responder: Responder
-  readonly #links = new Map<string, Link>()
+  readonly #network: Network
   readonly #requests = new Map<string, Request>()
-  readonly #tasks = new Set<Promise<void>>()
-  readonly #undo: (() => void)[] = []
   #state: 'new' | 'started' | 'stopped' = 'new'
-  #stopping = new AbortController()
-  #timer: Timer | undefined
-  #timerAt = Infinity
-  #draining = false
-  #scheduled = new Set<Link>()
+  #off: () => void = () => {}
 
   constructor(host: Host, blocks: BlockSource, options: BitswapOptions) {
     this.#host = host
-    this.#blocks = blocks
     this.#options = { ...defaults, ...options }
+    for (const name of ['timeoutMs', 'openTimeoutMs', 'sendTimeoutMs', 'frameTimeoutMs', 'inboundStreams'] as const) {
+      if (!(this.#options[name] > 0)) throw new RangeError(`${name} is ${this.#options[name]}, want a number above 0`)
+    }
     this.#hashers = new Map([
       [0x12, (data) => platformCrypto.sha256(data)],
       [0x13, (data) => platformCrypto.sha512(data)],
       ...(options.hashers ?? []),
     ])
     const { peerTimeoutMs, peerWindow, peerWindowBytes, broadcast, peerHaves, banMs } = options
-    const hash = (code: number, data: Uint8Array): Uint8Array | undefined => this.#hashers.get(code)?.(data)
-    const ledger = (id: string): Ledger => this.#links.get(id)?.ledger ?? newLedger()
-    this.#fetcher = new Fetcher(
-      hash,
-      ledger,
-      given({ peerTimeoutMs, peerWindow, peerWindowBytes, broadcast, peerHaves, banMs }),
-    )
     const { wantlistEntries, outstandingBytes, totalOutstandingBytes, lookups, messageBytes } = options
+    const asking = given({ peerTimeoutMs, peerWindow, peerWindowBytes, broadcast, peerHaves, banMs })
     this.#responder = new Responder(
       given({ wantlistEntries, outstandingBytes, totalOutstandingBytes, lookups, messageBytes }),
     )
-  }
-
-  get #now(): number {
-    return this.#host.env.clock.now()
+    this.#fetcher = new Fetcher((code, data) => this.#hashers.get(code)?.(data), asking)
+    const outcome = {
+      block: (key: string, data: Uint8Array) => this.#block(key, data),
+      unavailable: (key: string, tried: Attempt[], reached: boolean) => this.#unavailable(key, tried, reached),
+    }
+    this.#network = new Network(host, blocks, this.#options, this.#fetcher, this.#responder, outcome)
   }
 
   start(): void {
     if (this.#state !== 'new') throw new TypeError(`bitswap is ${this.#state}`)
     this.#state = 'started'
-    const { limited, inboundStreams: maxInboundStreams } = this.#options
-    this.#host.handle(protocolIds, (stream, { connection }) => this.#inbound(stream, connection), {
-      limited,
-      maxInboundStreams,
+    this.#network.start()
+    this.#off = this.#host.on('peer:identify', ({ peer, connection }) => {
+      if (speaksBitswap(connection)) this.#arrived(peer)
     })
-    this.#undo.push(
-      () => this.#host.unhandle(protocolIds),
-      this.#host.on('peer:disconnect', (peer) => this.#disconnected(peer)),
-      this.#host.on('peer:identify', ({ peer, connection }) => {
-        if (speaksBitswap(connection)) this.#arrived(peer)
-      }),
-    )
   }
 
   async stop(): Promise<void> {
-    if (this.#state === 'started') for (const undo of this.#undo.splice(0)) undo()
     this.#state = 'stopped'
-    const stopped = (): ClosedError => new ClosedError('bitswap is stopped', { by: 'local', code: 0 }, 'stopped')
-    this.#stopping.abort(stopped())
+    this.#off()
     for (const key of this.#requests.keys()) this.#settle(key, (waiter) => waiter.reject(stopped()))
-    this.#timer?.cancel()
-    this.#timer = undefined
-    for (const link of this.#links.values()) {
-      this.#responder.disconnect(link.id)
-      this.#closeLink(link)
-    }
-    this.#links.clear()
-    await Promise.all(this.#tasks)
+    await this.#network.stop(stopped())
   }
 
   get(cid: CID, options: GetOptions & SessionOptions = {}): Promise<Uint8Array> {
@@ -249,7 +205,6 @@ class Adapter implements Bitswap {
     if (asked.length === 0) {
       return Promise.reject(new UnavailableError('unreachable', `no peer to ask for ${cid.toString()}`))
     }
-    // A digest of text is what every Map here is keyed by.
     const key = keyOf(multihash)
     return new Promise((resolve, reject) => {
       let request = this.#requests.get(key)
@@ -274,8 +229,7 @@ class Adapter implements Bitswap {
           reject(error)
           if (waiters.size > 0 || this.#requests.get(key) !== request) return
           this.#requests.delete(key)
-          this.#fetcher.cancel(key, this.#now)
-          this.#drain()
+          this.#network.cancel(key)
         },
       }
       const abort = (): void => waiter.reject(asError(signal?.reason))
@@ -310,9 +264,7 @@ class Adapter implements Bitswap {
   }
 
   #ask(key: string, cid: CID, session: Session, peers: readonly PeerId[]): void {
-    const ids = peers.map((peer) => this.#link(peer).id)
-    this.#fetcher.want(key, cid.bytes, session, ids, this.#now)
-    this.#drain()
+    this.#network.want(key, cid.bytes, session, peers)
   }
 
   #connected(): PeerId[] {
@@ -325,8 +277,7 @@ class Adapter implements Bitswap {
   }
 
   notify(cids: Iterable<CID>): void {
-    this.#responder.notify(Array.from(cids, (cid) => keyOf(cid.multihash.bytes)))
-    this.#lookUp()
+    this.#network.notify(Array.from(cids, (cid) => keyOf(cid.multihash.bytes)))
   }
 
   cancel(cid: CID): void {
@@ -340,7 +291,7 @@ class Adapter implements Bitswap {
   }
 
   ledgers(): ({ peer: string } & Ledger)[] {
-    return Array.from(this.#links.values(), ({ id, ledger }) => ({ peer: id, ...ledger }))
+    return this.#network.ledgers()
   }
 
   stats(): BitswapStats {
@@ -348,7 +299,7 @@ class Adapter implements Bitswap {
       wants: this.#fetcher.size,
       peerWants: this.#responder.wants,
       outstandingBytes: this.#responder.outstandingBytes,
-      peers: this.#links.size,
+      peers: this.#network.peers,
     }
   }
 
@@ -356,108 +307,14 @@ class Adapter implements Bitswap {
     for (const waiter of this.#requests.get(key)?.waiters ?? []) each(waiter)
   }
 
-  #link(peer: PeerId): Link {
-    const id = peer.toString()
-    let link = this.#links.get(id)
-    if (link === undefined) {
-      const { openTimeoutMs, sendTimeoutMs, limited } = this.#options
-      const options = { openTimeoutMs, sendTimeoutMs, limited }
-      link = {
-        peer,
-        id,
-        wants: new Outbound(this.#host, peer, options, () => {
-          // Wants may have been lost with it.
-          this.#fetcher.resync(id)
-          this.#drain()
-        }),
-        replies: new Outbound(this.#host, peer, options),
-        ledger: newLedger(),
-        connecting: false,
-        sendingWants: false,
-        sendingReplies: false,
-        inbound: new Set(),
-      }
-      this.#links.set(id, link)
-    }
-    return link
-  }
-
-  #closeLink(link: Link): void {
-    link.wants.close()
-    link.replies.close()
-    for (const stream of link.inbound) stream.reset()
-    link.inbound.clear()
-  }
-
   #arrived(peer: PeerId): void {
     for (const [key, { open, cid }] of this.#requests) if (open !== undefined) this.#ask(key, cid, open, [peer])
   }
 
-  #disconnected(peer: PeerId): void {
-    const id = peer.toString()
-    const link = this.#links.get(id)
-    if (link === undefined) return
-    this.#links.delete(id)
-    this.#responder.disconnect(id)
-    this.#closeLink(link)
-    // Asks for a new connection, and thereby for a new link, while blocks are wanted from this peer alone.
-    this.#fetcher.gone(id, 'connection lost', true, this.#now)
-    this.#drain(peer)
-  }
-
-  #run(task: Promise<void>): void {
-    const done = task
-      .catch((error: unknown) => this.#host.env.trace?.('bitswap.error', { error: asError(error) }))
-      .finally(() => this.#tasks.delete(done))
-    this.#tasks.add(done)
-  }
-
-  /** Carries out what the machines want. */
-  #drain(lost?: PeerId): void {
-    if (this.#draining || this.#state !== 'started') return
-    this.#draining = true
-    for (let event = this.#fetcher.next(); event !== undefined; event = this.#fetcher.next()) this.#event(event, lost)
-    this.#draining = false
-    const { deadline } = this.#fetcher
-    if (deadline >= this.#timerAt) return
-    this.#timer?.cancel()
-    this.#timerAt = deadline
-    this.#timer = this.#host.env.clock.setTimer(deadline - this.#now, () => {
-      this.#timerAt = Infinity
-      this.#timer = undefined
-      if (this.#now >= this.#fetcher.deadline) this.#fetcher.tick(this.#now)
-      this.#drain()
-    })
-  }
-
-  #event(event: FetchEvent, lost: PeerId | undefined): void {
-    switch (event.type) {
-      case 'connect': {
-        const link = this.#links.get(event.peer) ?? (lost?.toString() === event.peer ? this.#link(lost) : undefined)
-        if (link !== undefined) this.#run(this.#connect(link))
-        break
-      }
-      case 'send': {
-        const link = this.#links.get(event.peer)
-        if (link !== undefined) this.#schedule(link)
-        break
-      }
-      case 'block': {
-        const data = owned(event.data)
-        const waiters = this.#requests.get(event.key)?.waiters ?? []
-        this.#requests.delete(event.key)
-        for (const waiter of waiters) waiter.resolve(data)
-        break
-      }
-      case 'unavailable':
-        this.#unavailable(event.key, event.tried, event.reached)
-        break
-      case 'violation': {
-        const link = this.#links.get(event.peer)
-        if (link !== undefined) this.#violated(link, event.error)
-        break
-      }
-    }
+  #block(key: string, data: Uint8Array): void {
+    const request = this.#requests.get(key)
+    this.#requests.delete(key)
+    for (const waiter of request?.waiters ?? []) waiter.resolve(data)
   }
 
   #unavailable(key: string, tried: Attempt[], reached: boolean): void {
@@ -470,171 +327,14 @@ class Adapter implements Bitswap {
       : new UnavailableError('unreachable', `no peer to be reached for block ${cid}`, tried)
     for (const waiter of request.waiters) waiter.reject(error)
   }
+}
 
-  #violated(link: Link, error: ProtocolError): void {
-    link.ledger.violation = error.message
-    this.#host.env.trace?.('bitswap.violation', { peer: link.id, error })
-    this.#responder.disconnect(link.id)
-    for (const stream of link.inbound) stream.reset(error.wireCode, error)
-    link.inbound.clear()
-  }
-
-  async #connect(link: Link): Promise<void> {
-    if (link.connecting) return
-    link.connecting = true
-    try {
-      const version = await link.wants.ensure()
-      this.#fetcher.ready(link.id, version === '1.2', this.#now)
-    } catch (error) {
-      this.#lost(link, asError(error).message)
-    } finally {
-      link.connecting = false
-    }
-    this.#drain()
-  }
-
-  #lost(link: Link, reason: string): void {
-    if (this.#links.get(link.id) !== link) return
-    this.#fetcher.gone(link.id, reason, false, this.#now)
-    if (this.#host.connections(link.peer).length > 0) return
-    this.#links.delete(link.id)
-    this.#responder.disconnect(link.id)
-    this.#closeLink(link)
-  }
-
-  /** Wants of one turn of the event loop share a message. */
-  #schedule(link: Link): void {
-    if (this.#scheduled.size === 0) {
-      this.#host.env.turn(() => {
-        const links = [...this.#scheduled]
-        this.#scheduled.clear()
-        for (const each of links) if (this.#links.get(each.id) === each) this.#run(this.#sendWants(each))
-      })
-    }
-    this.#scheduled.add(link)
-  }
-
-  async #sendWants(link: Link): Promise<void> {
-    if (link.sendingWants) return
-    link.sendingWants = true
-    let again = true
-    try {
-      for (let m = this.#fetcher.transmit(link.id); m !== undefined; m = this.#fetcher.transmit(link.id)) {
-        const message = m
-        try {
-          await link.wants.send((version) => encodeMessage(message, version))
-          again = true
-        } catch (error) {
-          // The peer may have let go of an idle stream: once more on a fresh one.
-          if (!again || this.#links.get(link.id) !== link) throw error
-          again = false
-          this.#fetcher.resync(link.id)
-        }
-      }
-    } catch (error) {
-      this.#lost(link, asError(error).message)
-    } finally {
-      link.sendingWants = false
-    }
-    this.#drain()
-  }
-
-  async #inbound(stream: ProtocolStream, connection: Connection): Promise<void> {
-    const link = this.#link(connection.peer)
-    link.inbound.add(stream)
-    try {
-      // Nothing is ever answered on the peer's stream.
-      await stream.closeWrite()
-      const limits = { maxBytes: messageBytes, frameTimeoutMs: this.#options.frameTimeoutMs }
-      await readFrames(stream, this.#host, limits, (frame) => this.#receive(link, frame))
-    } catch (error) {
-      if (error instanceof ProtocolError) {
-        link.ledger.violation = error.message
-        this.#host.env.trace?.('bitswap.bad-message', { peer: link.id, error })
-        stream.reset(error.wireCode, error)
-      } else {
-        this.#host.env.trace?.('bitswap.stream-lost', { peer: link.id, error: asError(error) })
-        stream.reset()
-      }
-    } finally {
-      link.inbound.delete(stream)
-    }
-  }
-
-  #receive(link: Link, frame: Uint8Array): void {
-    if (this.#links.get(link.id) !== link) return
-    const message = decodeMessage(frame)
-    this.#fetcher.receive(link.id, message, this.#now)
-    this.#responder.receive(link.id, link.ledger, message)
-    this.#drain()
-    this.#lookUp()
-  }
-
-  #lookUp(): void {
-    if (this.#state !== 'started') return
-    for (let l = this.#responder.nextLookup(); l !== undefined; l = this.#responder.nextLookup()) {
-      this.#run(this.#answer(l))
-    }
-  }
-
-  async #answer(lookup: Lookup): Promise<void> {
-    let answer: Uint8Array | boolean = false
-    try {
-      answer = await this.#find(lookup)
-    } catch (error) {
-      // A block that cannot be read, or is not what it should be, is not had.
-      this.#host.env.trace?.('bitswap.store-error', { peer: lookup.peer, error: asError(error) })
-    }
-    this.#responder.loaded(lookup, answer)
-    const link = this.#links.get(lookup.peer)
-    if (link !== undefined && this.#responder.pending(link.id)) this.#run(this.#sendReplies(link))
-    this.#lookUp()
-  }
-
-  async #find({ cid: bytes, type }: Lookup): Promise<Uint8Array | boolean> {
-    const cid = CID.decode(bytes)
-    const { signal } = this.#stopping
-    if (type === 'have') {
-      if (this.#blocks.size === undefined) return this.#blocks.has(cid, { signal })
-      const size = await this.#blocks.size(cid)
-      if (size === undefined) return false
-      if (size > this.#options.replaceHaveBytes) return true
-    }
-    return (await this.#blocks.get(cid, { signal })) ?? false
-  }
-
-  async #sendReplies(link: Link): Promise<void> {
-    if (link.sendingReplies) return
-    link.sendingReplies = true
-    try {
-      for (let r = this.#responder.transmit(link.id); r !== undefined; r = this.#responder.transmit(link.id)) {
-        const reply = r
-        await link.replies
-          .send((version) => encodeMessage(reply.message, version))
-          .catch((error: unknown) => {
-            if (this.#links.get(link.id) !== link || this.#host.connections(link.peer).length === 0) throw error
-            return link.replies.send((version) => encodeMessage(reply.message, version))
-          })
-        this.#responder.sent(reply)
-        this.#lookUp()
-      }
-    } catch (error) {
-      // Whom we cannot answer, we owe nothing.
-      this.#host.env.trace?.('bitswap.reply-lost', { peer: link.id, error: asError(error) })
-      this.#responder.disconnect(link.id)
-    } finally {
-      link.sendingReplies = false
-    }
-  }
+function stopped(): ClosedError {
+  return new ClosedError('bitswap is stopped', { by: 'local', code: 0 }, 'stopped')
 }
 
 function speaksBitswap(connection: Connection): boolean {
   return connection.protocols?.some((id) => (protocolIds as readonly string[]).includes(id)) ?? false
-}
-
-/** A block keeps no more foreign bytes alive than it has itself. */
-function owned(data: Uint8Array): Uint8Array {
-  return 2 * data.length < data.buffer.byteLength ? data.slice() : data
 }
 
 /** Without the keys that are undefined, so that defaults hold. */

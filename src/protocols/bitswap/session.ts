@@ -6,7 +6,8 @@
  */
 import { ProtocolError, type Attempt } from '../../errors.ts'
 import type { Ledger } from './ledger.ts'
-import { OutboundWantlist, type WantlistMessage } from './wantlist.ts'
+import { FetchPeer, type Ask, type Session, type Want } from './session-peer.ts'
+import type { WantlistMessage } from './wantlist.ts'
 import { keyOf, multihashOf, type BitswapMessage, type ReceivedBlock } from './wire.ts'
 
 export interface FetchOptions {
@@ -40,10 +41,8 @@ const unaskedAnswers = 16_384
 /** Wants that are over, remembered to tell a late block from a wrong one. */
 const rememberedWants = 8192
 const entriesPerMessage = 512
-const smallestWindow = 4
 
-/** Who had the blocks of a session: above 0 had, below 0 had not. */
-export type Session = Map<string, number>
+export type { Session } from './session-peer.ts'
 
 export type FetchEvent =
   /** Open a stream for wants to this peer, then say ready() or gone(). */
@@ -57,85 +56,20 @@ export type FetchEvent =
   /** The peer broke the protocol; it is not asked for a while. */
   | { type: 'violation'; peer: string; error: ProtocolError }
 
-type AskState =
-  /** Not asked yet: no connection, or its window is full. */
-  | 'waiting'
-  | 'asked-have'
-  | 'have'
-  | 'asked-block'
-  /** It will not come from there. */
-  | 'no'
-
-interface Ask {
-  readonly want: Want
-  readonly peer: Peer
-  state: AskState
-  askedAt: number
-  /** Asked for a block, but we no longer rely on it. */
-  late: boolean
-  queued: boolean
-  reason: string
-  reached: boolean
-}
-
-interface Want {
-  readonly key: string
-  readonly cid: Uint8Array
-  readonly priority: number
-  readonly session: Session
-  readonly asks: Map<Peer, Ask>
-  /** Peers not tried yet. */
-  readonly spare: string[]
-  /** Asks in state asked-block that are not late. */
-  relied: number
-  done: boolean
-}
-
-interface Peer {
-  readonly id: string
-  ledger: Ledger
-  state: 'idle' | 'connecting' | 'ready'
-  presences: boolean
-  reconnects: number
-  bannedUntil: number
-  banReason: string
-  /** All asks but those in state `no`. */
-  readonly asks: Set<Ask>
-  queue: Ask[]
-  head: number
-  blocks: number
-  haves: number
-  window: number
-  averageBytes: number
-  rttMs: number
-  usefulAt: number
-  /** Blocks that it may send. */
-  credit: number
-  wantlist: OutboundWantlist
-  /** A send event is out. */
-  announced: boolean
-}
-
 export class Fetcher {
   readonly #options: Required<FetchOptions>
   readonly #hash: (code: number, data: Uint8Array) => Uint8Array | undefined
-  readonly #ledger: (peer: string) => Ledger
   readonly #wants = new Map<string, Want>()
-  readonly #peers = new Map<string, Peer>()
+  readonly #peers = new Map<string, FetchPeer>()
   readonly #events: FetchEvent[] = []
   #head = 0
   readonly #over = new Set<string>()
   #priority = 0x1f_ffff
   #tickAt = Infinity
 
-  /** `hash` gives a digest, or undefined where the code is unknown; `ledger` the account of a peer. */
-  constructor(
-    hash: (code: number, data: Uint8Array) => Uint8Array | undefined,
-    ledger: (peer: string) => Ledger,
-    options: FetchOptions = {},
-  ) {
+  /** `hash` gives a digest, or undefined where the code is unknown. */
+  constructor(hash: (code: number, data: Uint8Array) => Uint8Array | undefined, options: FetchOptions = {}) {
     this.#hash = hash
-    this.#ledger = ledger
     this.#options = { ...defaults, ...options }
     for (const [name, value] of Object.entries(this.#options)) {
       if (!Number.isSafeInteger(value) || value < 1)
@@ -203,30 +137,10 @@ export class Fetcher {
     return Math.max(1, Math.floor(this.#options.peerTimeoutMs / 20))
   }
 
-  #peer(id: string): Peer {
+  #peer(id: string): FetchPeer {
     let peer = this.#peers.get(id)
     if (peer === undefined) {
-      peer = {
-        id,
-        ledger: this.#ledger(id),
-        state: 'idle',
-        presences: true,
-        reconnects: 0,
-        bannedUntil: -Infinity,
-        banReason: '',
-        asks: new Set(),
-        queue: [],
-        head: 0,
-        blocks: 0,
-        haves: 0,
-        window: Math.max(1, Math.floor(this.#options.peerWindow / 4)),
-        averageBytes: 0,
-        rttMs: 0,
-        usefulAt: -Infinity,
-        credit: 0,
-        wantlist: new OutboundWantlist(),
-        announced: false,
-      }
+      peer = new FetchPeer(id, this.#options)
       this.#peers.set(id, peer)
     }
     return peer
@@ -256,7 +170,7 @@ export class Fetcher {
     this.#connect(peer)
   }
 
-  #connect(peer: Peer): void {
+  #connect(peer: FetchPeer): void {
     if (peer.state !== 'idle') return
     peer.state = 'connecting'
     this.#events.push({ type: 'connect', peer: peer.id })
@@ -268,7 +182,6 @@ export class Fetcher {
     if (peer.state === 'ready') return
     peer.state = 'ready'
     peer.presences = presences
-    peer.ledger = this.#ledger(id)
     peer.usefulAt = now
     for (const ask of peer.asks) if (!ask.want.done) this.#place(ask.want, now)
   }
@@ -279,10 +192,7 @@ export class Fetcher {
     if (peer === undefined) return
     const reached = peer.state === 'ready'
     const retry = again && reached && peer.reconnects++ < 1
-    peer.state = 'idle'
-    peer.wantlist = new OutboundWantlist()
-    peer.announced = false
-    peer.credit = 0
+    peer.disconnect()
     const asks = [...peer.asks]
     for (const ask of asks) {
       this.#rest(ask)
@@ -317,7 +227,7 @@ export class Fetcher {
     this.#announce(ask.peer)
   }
 
-  #announce(peer: Peer): void {
+  #announce(peer: FetchPeer): void {
     if (peer.announced || peer.state !== 'ready' || !peer.wantlist.pending) return
     peer.announced = true
     this.#events.push({ type: 'send', peer: peer.id })
@@ -351,8 +261,8 @@ export class Fetcher {
   #better(a: Ask, b: Ask): boolean {
     const classA = this.#class(a)
     const classB = this.#class(b)
-    const freeA = a.peer.blocks < a.peer.window
-    const freeB = b.peer.blocks < b.peer.window
+    const freeA = a.peer.free
+    const freeB = b.peer.free
     // Who had nothing so far is not worth a question while others are only busy.
     if (classA !== classB && (classA < 0 || classB < 0)) return classA > classB
     if (freeA !== freeB) return freeA
@@ -374,7 +284,7 @@ export class Fetcher {
     }
     if (best !== undefined) {
       const cold = this.#class(best) < 1
-      if (best.peer.blocks < best.peer.window) this.#askBlock(best, now)
+      if (best.peer.free) this.#askBlock(best, now)
       else for (const ask of want.asks.values()) this.#enqueue(ask)
       if (cold) for (const ask of want.asks.values()) this.#askHave(ask, now)
     } else if (!hope) {
@@ -390,9 +300,7 @@ export class Fetcher {
 
   #enqueue(ask: Ask): void {
     const { peer } = ask
-    if (ask.queued || peer.state !== 'ready' || (ask.state !== 'waiting' && ask.state !== 'have')) return
-    ask.queued = true
-    peer.queue.push(ask)
+    if (peer.state === 'ready' && (ask.state === 'waiting' || ask.state === 'have')) peer.enqueue(ask)
   }
 
   #askBlock(ask: Ask, now: number): void {
@@ -425,27 +333,17 @@ export class Fetcher {
   }
 
   /** Asks a peer whose window has room for what waits for it. */
-  #refill(peer: Peer, now: number): void {
-    while (peer.blocks < peer.window) {
-      const ask = peer.queue[peer.head]
-      if (ask === undefined) {
-        peer.queue = []
-        peer.head = 0
-        return
-      }
-      peer.head++
-      ask.queued = false
-      if (ask.want.done || ask.want.relied > 0 || (ask.state !== 'waiting' && ask.state !== 'have')) continue
-      this.#askBlock(ask, now)
-    }
-    if (peer.head > 1024) {
-      peer.queue = peer.queue.slice(peer.head)
-      peer.head = 0
+  #refill(peer: FetchPeer, now: number): void {
+    while (peer.free) {
+      const ask = peer.dequeue()
+      if (ask === undefined) return
+      const open = ask.state === 'waiting' || ask.state === 'have'
+      if (open && !ask.want.done && ask.want.relied === 0) this.#askBlock(ask, now)
     }
   }
 
   /** The want is over; `from` sent the block. */
-  #finish(want: Want, from: Peer | undefined): void {
+  #finish(want: Want, from: FetchPeer | undefined): void {
     want.done = true
     this.#wants.delete(want.key)
     this.#over.add(want.key)
@@ -479,10 +377,9 @@ export class Fetcher {
     session.set(id, Math.max(-8, Math.min(8, (session.get(id) ?? 0) + by)))
   }
 
-  receive(id: string, message: BitswapMessage, now: number): void {
+  receive(id: string, ledger: Ledger, message: BitswapMessage, now: number): void {
     const { blocks, presences } = message
     if (blocks.length === 0 && presences.length === 0) return
-    const ledger = this.#ledger(id)
     const peer = this.#peers.get(id)
     if (peer === undefined) {
       // Nothing was ever asked of it: not worth a hash.
@@ -490,7 +387,7 @@ export class Fetcher {
       if (ledger.unasked > unaskedAnswers) this.#violation(id, `sent more than ${unaskedAnswers} answers unasked`)
       return
     }
-    for (const block of blocks) if (!this.#block(peer, block, now)) return
+    for (const block of blocks) if (!this.#block(peer, ledger, block, now)) return
     for (const { key, have } of presences) {
       const ask = this.#wants.get(key)?.asks.get(peer)
       if (ask === undefined) {
@@ -507,7 +404,7 @@ export class Fetcher {
   #presence(ask: Ask, have: boolean, now: number): void {
     const { peer, want } = ask
     if (ask.state === 'asked-have' || ask.state === 'asked-block') peer.usefulAt = now
-    if (ask.state === 'asked-have') this.#measure(peer, now - ask.askedAt)
+    if (ask.state === 'asked-have') peer.measure(now - ask.askedAt)
     if (have) {
       if (ask.state !== 'asked-have') return
       this.#rest(ask)
@@ -521,13 +418,8 @@ export class Fetcher {
     this.#place(want, now)
   }
 
-  #measure(peer: Peer, ms: number): void {
-    peer.rttMs = peer.rttMs === 0 ? ms : 0.8 * peer.rttMs + 0.2 * ms
-  }
-
   /** False once the peer is not listened to any more. */
-  #block(peer: Peer, block: ReceivedBlock, now: number): boolean {
-    const { ledger } = peer
+  #block(peer: FetchPeer, ledger: Ledger, block: ReceivedBlock, now: number): boolean {
     const size = block.data.length
     ledger.bytesIn += size
     ledger.blocksIn++
@@ -556,13 +448,10 @@ export class Fetcher {
       return false
     }
     const ask = want.asks.get(peer)
-    if (ask !== undefined && peer.blocks === 1) this.#measure(peer, now - ask.askedAt)
+    if (ask !== undefined && peer.blocks === 1) peer.measure(now - ask.askedAt)
     peer.usefulAt = now
     peer.reconnects = 0
-    peer.averageBytes = peer.averageBytes === 0 ? size : 0.9 * peer.averageBytes + 0.1 * size
-    const { peerWindow, peerWindowBytes } = this.#options
-    const most = Math.max(smallestWindow, Math.floor(peerWindowBytes / Math.max(1, peer.averageBytes)))
-    peer.window = Math.min(peerWindow, most, peer.window + 1)
+    peer.widen(size)
     this.#credit(want.session, peer.id, 1)
     const others = [...want.asks.values()].filter((a) => a.peer !== peer && a.state === 'asked-block')
     this.#finish(want, peer)
@@ -571,7 +460,7 @@ export class Fetcher {
     return true
   }
 
-  #ban(peer: Peer, reason: string, now: number): void {
+  #ban(peer: FetchPeer, reason: string, now: number): void {
     peer.bannedUntil = now + this.#options.banMs
     peer.banReason = reason
     this.#violation(peer.id, reason)
@@ -581,7 +470,6 @@ export class Fetcher {
   }
 
   #violation(id: string, reason: string): void {
-    this.#ledger(id).violation = reason
     this.#events.push({ type: 'violation', peer: id, error: new ProtocolError('bad-block', `peer ${id} ${reason}`) })
   }
 
@@ -593,7 +481,7 @@ export class Fetcher {
     }
   }
 
-  #check(peer: Peer, now: number): void {
+  #check(peer: FetchPeer, now: number): void {
     const { peerTimeoutMs } = this.#options
     const silentMs = now - peer.usefulAt
     const again: Want[] = []
@@ -602,7 +490,7 @@ export class Fetcher {
       if (ask.state === 'asked-have' || (ask.state === 'asked-block' && silentMs >= peerTimeoutMs)) {
         if (ageMs < peerTimeoutMs) continue
         this.#rule(ask, `no answer within ${peerTimeoutMs} ms`, true)
-        peer.window = Math.max(smallestWindow, Math.floor(peer.window / 2))
+        peer.narrow()
         again.push(ask.want)
       } else if (ask.state === 'asked-block' && !ask.late) {
         // Somebody else may be asked too, but we still listen.

@@ -27,7 +27,7 @@ describe('bitswap', () => {
   })
 
   it('fetches 500 blocks in order with many in flight', async () => {
-    const all = Array.from({ length: 500 }, (_, i) => block(i, 10_000))
+    const all = Array.from({ length: 500 }, (_, i) => block(i, 3000))
     const a = node(1)
     const b = node(2, all)
     join(a.host, b.host)
