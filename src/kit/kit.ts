@@ -143,7 +143,7 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
   }
 
   async function stop(): Promise<void> {
-    bitswap.stop()
+    await bitswap.stop()
     await node.stop()
   }
 
