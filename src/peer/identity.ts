@@ -4,13 +4,13 @@
  * because with it the node's name would be lost. Node only.
  */
 import { constants } from 'node:fs'
-import { copyFile, link, mkdir, open, unlink } from 'node:fs/promises'
+import { copyFile, link, mkdir, open, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { randomUUID } from 'node:crypto'
 import { platformCrypto } from '#crypto'
 import type { Crypto } from '../crypto/crypto.ts'
-import type { ErrorCode } from '../errors.ts'
 import { asError, StorageError, UnavailableError } from '../errors.ts'
+import { storageError, syncDirectory, systemCode } from '../store/durable.ts'
 import { decodePrivateKey, generateKey } from './keys.ts'
 import type { PrivateKey } from './keys.ts'
 
@@ -39,7 +39,7 @@ export async function loadOrCreateIdentity(path: string, crypto: Crypto = platfo
   if (await create(path, key)) return key
   const winner = await load(path, crypto)
   if (winner !== undefined) return winner
-  throw new StorageError('io', path, 'identity file came and went while it was made; check who deletes it')
+  throw new StorageError('io', path, 'identity file came and went while it was made, or is a link to nothing')
 }
 
 /** Undefined where there is no file. */
@@ -59,8 +59,8 @@ async function load(path: string, crypto: Crypto): Promise<PrivateKey | undefine
       await file.close()
     }
   } catch (cause) {
-    if (codeOf(cause) === 'ENOENT') return undefined
-    throw failed(path, cause, 'cannot read the identity file')
+    if (systemCode(cause) === 'ENOENT') return undefined
+    throw storageError(path, cause)
   }
   try {
     return decodeIdentity(bytes, crypto)
@@ -77,23 +77,23 @@ async function create(path: string, key: PrivateKey): Promise<boolean> {
   const temporary = `${path}.${randomUUID()}.tmp`
   try {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-    const file = await open(temporary, 'wx', 0o600)
     try {
-      await file.writeFile(key.encoded)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    try {
+      const file = await open(temporary, 'wx', 0o600)
+      try {
+        await file.writeFile(key.encoded)
+        await file.sync()
+      } finally {
+        await file.close()
+      }
       await publish(temporary, path)
     } finally {
-      await unlink(temporary)
+      await rm(temporary, { force: true })
     }
-    await syncFolder(dirname(path))
+    await syncDirectory(dirname(path))
     return true
   } catch (cause) {
-    if (codeOf(cause) === 'EEXIST') return false
-    throw failed(path, cause, 'cannot make the identity file')
+    if (systemCode(cause) === 'EEXIST') return false
+    throw storageError(path, cause)
   }
 }
 
@@ -103,37 +103,7 @@ async function publish(temporary: string, path: string): Promise<void> {
     await link(temporary, path)
   } catch (cause) {
     // no hard links here (FAT, Android): an exclusive copy does not replace either, but can be seen half written
-    if (!['EPERM', 'EACCES', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(codeOf(cause))) throw cause
+    if (!['EPERM', 'EACCES', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(systemCode(cause) ?? '')) throw cause
     await copyFile(temporary, path, constants.COPYFILE_EXCL)
   }
-}
-
-/** The new name survives a power cut only once its folder is on the disk; not every system lets us open a folder. */
-async function syncFolder(path: string): Promise<void> {
-  if (process.platform === 'win32') return
-  const folder = await open(path, 'r')
-  try {
-    await folder.sync()
-  } finally {
-    await folder.close()
-  }
-}
-
-function codeOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException | undefined)?.code ?? ''
-}
-
-const reasons: Readonly<Record<string, readonly [code: ErrorCode, next: string]>> = {
-  EACCES: ['not-permitted', 'give this user access to it, or choose another path'],
-  EPERM: ['not-permitted', 'give this user access to it, or choose another path'],
-  EROFS: ['not-permitted', 'the file system is read-only: choose another path'],
-  ENOSPC: ['disk-full', 'make room on the disk'],
-  EDQUOT: ['disk-full', 'make room in the quota'],
-  ENOTDIR: ['io', 'a part of the path is a file, not a folder: choose another path'],
-  EISDIR: ['io', 'it is a folder: choose another path'],
-}
-
-function failed(path: string, cause: unknown, doing: string): StorageError {
-  const [code, next] = reasons[codeOf(cause)] ?? ['io', asError(cause).message]
-  return new StorageError(code, path, `${doing} (${codeOf(cause) || 'unknown error'}); ${next}`, { cause })
 }

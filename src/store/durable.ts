@@ -23,6 +23,7 @@ const kinds: Record<string, [ErrorCode, string]> = {
   EPERM: ['not-permitted', 'no permission: change its owner or mode, or choose another repo'],
   EROFS: ['not-permitted', 'the file system is read-only: remount it or choose another repo'],
   ENOTDIR: ['io', 'a directory is wanted and something else is in its place: move that away or choose another repo'],
+  EISDIR: ['io', 'a file is wanted and a directory is in its place: move that away or choose another repo'],
   EMFILE: ['io', 'too many open files: raise the limit (ulimit -n)'],
   ENFILE: ['io', 'too many open files in the whole system'],
   EIO: ['io', 'the disk does not work: check the system log'],

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -129,6 +129,12 @@ describe('loadOrCreateIdentity', () => {
   it('tells a folder from a file', async () => {
     await mkdir(join(folder, 'identity'))
     expect((await refused(join(folder, 'identity'))).code).toBe('io')
+  })
+
+  it('does not write through a link to nothing', async () => {
+    await symlink(join(folder, 'nothing'), join(folder, 'identity'))
+    expect((await refused(join(folder, 'identity'))).code).toBe('io')
+    expect(await readdir(folder)).toEqual(['identity'])
   })
 
   it.skipIf(process.platform === 'win32')('says so when the folder or the file may not be used', async () => {
