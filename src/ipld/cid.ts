@@ -93,9 +93,9 @@ export function decodeCidFirst(bytes: Uint8Array): [cid: CID, rest: Uint8Array] 
   if (at + size > bytes.length) throw bad(`CID has ${bytes.length - at} bytes of digest, want ${size}`)
   if (at + size > cidBytes) throw bad(`CID of ${at + size} bytes, at most ${cidBytes} allowed`)
   // Not slice(): on a Buffer that would share memory.
-  const own = new Uint8Array(bytes.subarray(start, at + size))
-  const multihash = new Digest.Digest(hashCode, size, own.subarray(at - start), own)
-  return [CID.create(version as 0 | 1, code, multihash), bytes.subarray(at + size)]
+  const own = new Uint8Array(bytes.subarray(0, at + size))
+  const multihash = new Digest.Digest(hashCode, size, own.subarray(at), own.subarray(start))
+  return [new CID(version as 0 | 1, code, multihash, own), bytes.subarray(at + size)]
 }
 
 /** Throws ProtocolError `bad-cid` for anything but exactly one CID. The CID owns its memory. */

@@ -51,7 +51,7 @@ async function disk<T>(path: string, work: () => Promise<T>): Promise<T> {
     return await work()
   } catch (error) {
     const code = systemCode(error)
-    if (code === undefined) throw error
+    if (code === undefined || !code.startsWith('E')) throw error
     const [kind, message] = kinds[code] ?? ['io', `the file system answered ${code}`]
     throw new StorageError(kind, path, message, { cause: error })
   }

@@ -22,8 +22,8 @@ export interface CatOptions extends FetchOptions {
 
 /** Levels below a file's root; real ones have 5. */
 const fileDepth = 64
-/** Parts of a file that wait to be read, on all levels together. */
-const waitingParts = 262_144
+/** Parts of a file that wait to be read, on all levels together: two of the widest nodes that fit in 2 MiB have 90,000. */
+const waitingParts = 131_072
 
 const catDefaults = {
   offset: 0,
@@ -111,6 +111,7 @@ export async function* catFile(
     if (head.length > 0) yield head
     expand(root, 0, 0)
     while (waiting.length > 0) {
+      signal.throwIfAborted()
       fetchAhead()
       const part = waiting.pop()
       if (part?.block === undefined) break

@@ -5,11 +5,19 @@ import { describe, expect, test } from 'vitest'
 import { fromHex, fromUtf8, toHex } from '../../src/bytes.ts'
 import { errorCode, ProtocolError } from '../../src/errors.ts'
 import { cidOf, codec, parseCid } from '../../src/ipld/cid.ts'
-import { decodeNode, encodeNode, linkSize, sortLinks, type PBLink } from '../../src/ipld/dag-pb.ts'
+import { decodeNode, encodeNode, linkSize, sortLinks, type PBLink, type PBNode } from '../../src/ipld/dag-pb.ts'
 import negative from '../../spec-vectors/dag-pb/decode-edges.json' with { type: 'json' }
 
 const vectors = process.env['RHIZA_VECTORS'] ?? join(import.meta.dirname, '../../../shared/vectors')
 const fixtures = join(vectors, 'codec-fixtures')
+
+/** A node as text: comparing CIDs field by field is slow. */
+function shown({ links, data }: PBNode): string {
+  const all = links.map(({ cid, name, tsize }) =>
+    [cid.toString(), name, tsize].map((part) => JSON.stringify(part)).join(),
+  )
+  return [...all, data === undefined ? 'none' : toHex(data)].join(' ')
+}
 
 function codeOf(hex: string): string | undefined {
   try {
@@ -105,7 +113,7 @@ describe('decodeNode', () => {
           expect(error).toBeInstanceOf(ProtocolError)
           return
         }
-        expect(decodeNode(encodeNode(node))).toEqual(node)
+        expect(shown(decodeNode(encodeNode(node)))).toBe(shown(node))
       }),
     )
   })
@@ -116,14 +124,17 @@ describe('encodeNode', () => {
 
   test('round-trips any node', () => {
     const link: fc.Arbitrary<PBLink> = fc.record(
-      { cid: fc.constant(cid), name: fc.string({ unit: 'binary' }), tsize: fc.maxSafeNat() },
+      { cid: fc.constant(cid), name: fc.string({ unit: 'binary', maxLength: 20 }), tsize: fc.maxSafeNat() },
       { requiredKeys: ['cid'] },
     )
-    const node = fc.record({ links: fc.array(link), data: fc.uint8Array() }, { requiredKeys: ['links'] })
+    const node = fc.record(
+      { links: fc.array(link, { maxLength: 6 }), data: fc.uint8Array() },
+      { requiredKeys: ['links'] },
+    )
     fc.assert(
       fc.property(node, (value) => {
         const bytes = encodeNode(value)
-        expect(decodeNode(bytes)).toEqual(value)
+        expect(shown(decodeNode(bytes))).toBe(shown(value))
         const links = value.links.reduce((sum, one) => sum + linkSize(one), 0)
         expect(bytes).toHaveLength(links + encodeNode({ links: [], data: value.data }).length)
       }),
