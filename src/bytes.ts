@@ -57,6 +57,15 @@ export function fromUtf8(text: string): Uint8Array {
 
 /** Throws ProtocolError `bad-utf8`. */
 export function toUtf8(bytes: Uint8Array): string {
+  // The platform's decoder costs more than a loop for the names and ids that most texts are.
+  if (bytes.length < 24) {
+    let text = ''
+    for (const byte of bytes) {
+      if (byte > 127) break
+      text += String.fromCharCode(byte)
+    }
+    if (text.length === bytes.length) return text
+  }
   try {
     return decoder.decode(bytes)
   } catch (cause) {

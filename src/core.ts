@@ -46,6 +46,7 @@ export function drive<In, Event, Tx>(core: Core<In, Event, Tx>, around: Surround
   const { env } = around
   let stopped = false
   let draining = false
+  let flushing = false
   let scheduled = false
   let timer: Timer | undefined
   let timerAt = Infinity
@@ -90,14 +91,20 @@ export function drive<In, Event, Tx>(core: Core<In, Event, Tx>, around: Surround
   }
 
   function flush(): void {
-    if (stopped) return
-    while (core.pending) {
-      const room = around.room()
-      if (room <= 0) break
-      const tx = core.transmit(room, env.clock.now())
-      if (tx === undefined) break
-      around.send(tx)
-      if (stopped) return
+    // A wire that says within send() that it has room again is asked again by the loop that is under way.
+    if (stopped || flushing) return
+    flushing = true
+    try {
+      while (core.pending) {
+        const room = around.room()
+        if (room <= 0) break
+        const tx = core.transmit(room, env.clock.now())
+        if (tx === undefined) break
+        around.send(tx)
+        if (stopped) return
+      }
+    } finally {
+      flushing = false
     }
     drain()
     // What is still pending waits for the wire's next call of flush, or for room that an event just made.

@@ -104,6 +104,7 @@ export class FakeClock implements Clock {
   }
 
   setTimer(ms: number, fn: () => void): Timer {
+    if (Number.isNaN(ms)) throw new RangeError('a timer wants milliseconds, got NaN')
     const timer = { at: this.#now + Math.max(0, ms), fn }
     this.#timers.add(timer)
     return { cancel: () => void this.#timers.delete(timer) }

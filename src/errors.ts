@@ -54,8 +54,9 @@ export type ErrorCode =
 /** What both sides of a wire may say about an end: who ended it, with which code, and why. */
 export interface CloseInfo {
   by: 'local' | 'remote' | 'transport'
-  /** u32 on the wires that carry one; 0 is a clean end. */
+  /** u32 on the wires that carry one; 0 unless the application chose another. */
   code: number
+  /** Always there when the peer or the transport cut something off; a clean end has none. */
   reason?: Error
 }
 

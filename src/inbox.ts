@@ -36,13 +36,13 @@ export function rejected(reason: Error): Promise<never> {
   return quiet(Promise.reject(reason))
 }
 
+const iteration = (value: Uint8Array | null): IteratorResult<Uint8Array, undefined> =>
+  value === null ? { done: true, value: undefined } : { done: false, value }
+
 /** for await over read(); leaving the loop early closes the read side. */
 export function iterate(stream: Stream): AsyncIterator<Uint8Array, undefined> {
   return {
-    async next() {
-      const value = await stream.read()
-      return value === null ? { done: true, value: undefined } : { done: false, value }
-    },
+    next: () => stream.read().then(iteration),
     async return() {
       stream.closeRead()
       return { done: true, value: undefined }
@@ -57,8 +57,6 @@ export function iterate(stream: Stream): AsyncIterator<Uint8Array, undefined> {
 const tinyBytes = 256
 const maxPinned = 8
 const gatherMaxBytes = 16 * 1024
-
-const fromQueue = (chunk: Uint8Array): Promise<Uint8Array> => Promise.resolve(chunk)
 
 /**
  * A queue of received chunks with one reader. `onTaken(n)` is called when the application has taken n bytes:
@@ -192,7 +190,7 @@ export class Inbox {
     if (this.#head === this.#chunks.length) {
       this.#chunks.length = 0
       this.#head = 0
-    } else if (this.#head >= 64) {
+    } else if (this.#head >= 64 && this.#head * 2 >= this.#chunks.length) {
       this.#chunks.splice(0, this.#head)
       this.#head = 0
     }
@@ -211,11 +209,10 @@ export class Inbox {
   read(): Promise<Uint8Array | null> {
     const chunk = this.#shift()
     if (chunk !== undefined) {
-      const out = fromQueue(chunk)
       this.#onTaken(chunk.length)
-      return out
+      return Promise.resolve(chunk)
     }
-    if (this.#error !== undefined) return Promise.reject(this.#error)
+    if (this.#error !== undefined) return rejected(this.#error)
     if (this.#ended || this.#discard) return Promise.resolve(null)
     if (this.#waiter !== undefined) return Promise.reject(new TypeError('a read is under way: one at a time'))
     this.#waiter = deferred()

@@ -7,6 +7,9 @@
 import { concat, fromUtf8, toUtf8 } from './bytes.ts'
 import { ProtocolError } from './errors.ts'
 import { gatherBytes } from './limits.ts'
+import { varintLength } from './varint.ts'
+
+const maxSafe = BigInt(Number.MAX_SAFE_INTEGER)
 
 /** How one value is written (In) and read (Out); `wire` is its wire type. */
 export interface Type<In, Out = In> {
@@ -15,14 +18,14 @@ export interface Type<In, Out = In> {
   read(reader: Reader): Out
 }
 
-interface Repeated<In, Out> {
+export interface Repeated<In, Out> {
   readonly rule: 'repeated'
   readonly type: Type<In, Out>
   readonly max: number
   readonly packed: boolean
 }
 
-interface Required<In, Out> {
+export interface Required<In, Out> {
   readonly rule: 'required'
   readonly type: Type<In, Out>
 }
@@ -77,8 +80,8 @@ export class Writer {
   }
 
   #room(size: number): void {
-    if (this.#at >= size) return
-    this.#flush(Math.max(size, 1024))
+    // Twice as much each time: a long list of small fields is few buffers.
+    if (this.#at < size) this.#flush(Math.max(size, Math.min(64 * 1024, 2 * this.#buffer.length)))
   }
 
   #flush(next: number): void {
@@ -91,9 +94,14 @@ export class Writer {
     this.#at = next
   }
 
+  /** A whole number from 0 to 2^53-1. */
   varint(value: number): void {
-    let size = 1
-    for (let rest = value; rest >= 128; rest = Math.floor(rest / 128)) size++
+    if (value < 128) {
+      this.#room(1)
+      this.#buffer[--this.#at] = value
+      return
+    }
+    const size = varintLength(value)
     this.#room(size)
     let at = (this.#at -= size)
     while (value >= 128) {
@@ -105,13 +113,14 @@ export class Writer {
 
   /** Two's complement, so that -1 takes ten bytes. */
   varint64(value: bigint): void {
+    if (value >= 0n && value <= maxSafe) {
+      this.varint(Number(value))
+      return
+    }
     let rest = BigInt.asUintN(64, value)
     const out: number[] = []
-    do {
-      out.push(Number(rest & 127n) | 128)
-      rest >>= 7n
-    } while (rest > 0n)
-    out[out.length - 1] = (out.at(-1) ?? 0) & 127
+    for (; rest >= 128n; rest >>= 7n) out.push(Number(rest & 127n) | 128)
+    out.push(Number(rest))
     this.copy(Uint8Array.from(out))
   }
 
@@ -130,7 +139,7 @@ export class Writer {
 
   bytes(bytes: Uint8Array): void {
     if (bytes.length > gatherBytes) {
-      this.#flush(256)
+      this.#flush(64)
       this.#parts.push(bytes)
       this.#done += bytes.length
     } else {
@@ -144,6 +153,8 @@ export class Writer {
     return this.#parts.toReversed()
   }
 }
+
+const tooLong = (): ProtocolError => new ProtocolError('bad-protobuf', 'varint is longer than ten bytes')
 
 export class Reader {
   readonly #bytes: Uint8Array
@@ -177,39 +188,51 @@ export class Reader {
 
   /** Low 32 bits of a varint of up to ten bytes, as an unsigned number. */
   varint32(): number {
-    let value = 0
-    for (let shift = 0; shift < 70; shift += 7) {
-      const byte = this.#byte()
+    let byte = this.#byte()
+    if (byte < 128) return byte
+    let value = byte & 127
+    for (let shift = 7; shift < 70; shift += 7) {
+      byte = this.#byte()
       if (shift < 32) value |= (byte & 127) << shift
       if (byte < 128) return value >>> 0
     }
-    throw new ProtocolError('bad-protobuf', 'varint is longer than ten bytes')
+    throw tooLong()
   }
 
+  /** Low 64 bits of a varint of up to ten bytes. */
   varint64(): bigint {
-    let value = 0n
-    for (let shift = 0n; shift < 70n; shift += 7n) {
+    let value = 0
+    let scale = 1
+    for (let i = 0; i < 7; i++, scale *= 128) {
       const byte = this.#byte()
-      value |= BigInt(byte & 127) << shift
-      if (byte < 128) return BigInt.asUintN(64, value)
+      value += (byte & 127) * scale
+      if (byte < 128) return BigInt(value)
     }
-    throw new ProtocolError('bad-protobuf', 'varint is longer than ten bytes')
+    // 49 bits are there, three bytes may follow.
+    let high = 0
+    for (let shift = 0; shift < 21; shift += 7) {
+      const byte = this.#byte()
+      high |= (byte & 127) << shift
+      if (byte < 128) return BigInt.asUintN(64, (BigInt(high) << 49n) | BigInt(value))
+    }
+    throw tooLong()
   }
 
   /** A varint that must fit a number: lengths and sizes. */
   varint53(): number {
-    let value = 0
-    let scale = 1
-    for (let i = 0; i < 10; i++) {
-      const byte = this.#byte()
+    let byte = this.#byte()
+    if (byte < 128) return byte
+    let value = byte & 127
+    let scale = 128
+    for (let i = 1; i < 10; i++, scale *= 128) {
+      byte = this.#byte()
       value += (byte & 127) * scale
       if (byte < 128) {
         if (value > Number.MAX_SAFE_INTEGER) throw new ProtocolError('bad-protobuf', 'number is above 2^53-1')
         return value
       }
-      scale *= 128
     }
-    throw new ProtocolError('bad-protobuf', 'varint is longer than ten bytes')
+    throw tooLong()
   }
 
   fixed(size: 4 | 8): bigint {
@@ -224,14 +247,14 @@ export class Reader {
   }
 
   /** Runs `read` with the end set behind the length-prefixed field that starts here. */
-  within<T>(read: () => T): T {
+  within<T>(read: (reader: this) => T): T {
     const size = this.varint53()
     const outer = this.#end
     if (size > outer - this.#at) {
       throw new ProtocolError('bad-protobuf', `field of ${size} bytes, but ${outer - this.#at} are left`)
     }
     this.#end = this.#at + size
-    const value = read()
+    const value = read(this)
     this.#end = outer
     return value
   }
@@ -243,6 +266,22 @@ export class Reader {
     else if (wire === 5) this.#take(4)
     else throw new ProtocolError('bad-protobuf', `wire type ${wire} is not supported`)
   }
+}
+
+/** A number that does not fit its type is our caller's mistake: written anyway, the peer would read another one. */
+function whole(value: number, min: number, max: number): number {
+  if (Number.isInteger(value) && value >= min && value <= max) return value
+  throw new RangeError(`got ${value}, want a whole number from ${min} to ${max}`)
+}
+
+function unsigned64(value: bigint): bigint {
+  if (value === BigInt.asUintN(64, value)) return value
+  throw new RangeError(`got ${value}, want 0 to 2^64-1`)
+}
+
+function signed64(value: bigint): bigint {
+  if (value === BigInt.asIntN(64, value)) return value
+  throw new RangeError(`got ${value}, want -2^63 to 2^63-1`)
 }
 
 export const bytes: Type<Uint8Array> = {
@@ -263,39 +302,39 @@ export const bool: Type<boolean> = {
 }
 export const uint32: Type<number> = {
   wire: 0,
-  write: (w, v) => w.varint(v),
+  write: (w, v) => w.varint(whole(v, 0, 0xffff_ffff)),
   read: (r) => r.varint32(),
 }
 /** Also enums: an unknown value stays the number it is. */
 export const int32: Type<number> = {
   wire: 0,
-  write: (w, v) => (v < 0 ? w.varint64(BigInt(v)) : w.varint(v)),
+  write: (w, v) => (whole(v, -0x8000_0000, 0x7fff_ffff) < 0 ? w.varint64(BigInt(v)) : w.varint(v)),
   read: (r) => r.varint32() | 0,
 }
 export const uint64: Type<bigint> = {
   wire: 0,
-  write: (w, v) => w.varint64(v),
+  write: (w, v) => w.varint64(unsigned64(v)),
   read: (r) => r.varint64(),
 }
 export const int64: Type<bigint> = {
   wire: 0,
-  write: (w, v) => w.varint64(v),
+  write: (w, v) => w.varint64(signed64(v)),
   read: (r) => BigInt.asIntN(64, r.varint64()),
 }
 /** A uint64 whose sane values fit a number (sizes): above 2^53-1 is a ProtocolError. */
 export const uint53: Type<number> = {
   wire: 0,
-  write: (w, v) => w.varint(v),
+  write: (w, v) => w.varint(whole(v, 0, Number.MAX_SAFE_INTEGER)),
   read: (r) => r.varint53(),
 }
 export const fixed32: Type<number> = {
   wire: 5,
-  write: (w, v) => w.fixed(BigInt(v), 4),
+  write: (w, v) => w.fixed(BigInt(whole(v, 0, 0xffff_ffff)), 4),
   read: (r) => Number(r.fixed(4)),
 }
 export const fixed64: Type<bigint> = {
   wire: 1,
-  write: (w, v) => w.fixed(v, 8),
+  write: (w, v) => w.fixed(unsigned64(v), 8),
   read: (r) => r.fixed(8),
 }
 
@@ -304,10 +343,9 @@ export function limited<T extends Uint8Array | string>(type: Type<T>, max: numbe
   return {
     wire: type.wire,
     write: (w, v) => {
-      const before = w.length
-      type.write(w, v)
-      if (w.length - before > max + 10)
-        throw new RangeError(`field of ${w.length - before} bytes, at most ${max} allowed`)
+      const raw: Uint8Array = typeof v === 'string' ? fromUtf8(v) : v
+      if (raw.length > max) throw new RangeError(`field of ${raw.length} bytes, at most ${max} allowed`)
+      w.bytes(raw)
     },
     read: (r) => {
       const raw = r.bytes()
@@ -357,6 +395,9 @@ export function message<const F extends Fields>(fields: F): Message<F> {
   const plans = Object.entries(fields).map(([name, field]) => plan(name, field))
   const reversed = plans.toReversed()
   const byId = new Map(plans.map((p) => [p.id, p]))
+  // Almost every field has a small number: an array finds it faster.
+  const small = Array.from({ length: 16 }, (_, id) => byId.get(id))
+  const needed = plans.filter((p) => p.rule === 'required')
 
   function writeFields(w: Writer, value: Record<string, unknown>): void {
     for (const { name, id, type, rule, packed } of reversed) {
@@ -385,9 +426,9 @@ export function message<const F extends Fields>(fields: F): Message<F> {
     for (const p of plans) out[p.name] = p.rule === 'repeated' ? [] : undefined
     while (!r.done) {
       const tag = r.varint53()
-      const wire = tag % 8
-      const p = byId.get(Math.floor(tag / 8))
       if (tag < 8 || tag > 0xffff_ffff) throw new ProtocolError('bad-protobuf', `field number ${Math.floor(tag / 8)}`)
+      const wire = tag & 7
+      const p = tag < 128 ? small[tag >> 3] : byId.get(tag >>> 3)
       if (p === undefined) {
         r.skip(wire)
       } else if (wire === p.type.wire) {
@@ -401,10 +442,8 @@ export function message<const F extends Fields>(fields: F): Message<F> {
         throw new ProtocolError('bad-protobuf', `field ${p.name} has wire type ${wire}, want ${p.type.wire}`)
       }
     }
-    for (const p of plans) {
-      if (p.rule === 'required' && out[p.name] === undefined) {
-        throw new ProtocolError('bad-protobuf', `required field ${p.name} is missing`)
-      }
+    for (const { name } of needed) {
+      if (out[name] === undefined) throw new ProtocolError('bad-protobuf', `required field ${name} is missing`)
     }
     return out as DecodedOf<F>
   }
@@ -422,7 +461,7 @@ export function message<const F extends Fields>(fields: F): Message<F> {
       writeFields(w, value)
       w.varint(w.length - before)
     },
-    read: (r) => r.within(() => readFields(r)),
+    read: (r) => r.within(readFields),
     encode: (value) => concat(encodeChunks(value)),
     encodeChunks,
     decode: (bytes) => readFields(new Reader(bytes)),

@@ -5,7 +5,7 @@
 import { allocUnsafe, byteLength, concat } from './bytes.ts'
 import { ClosedError, ProtocolError, asError, type CloseInfo } from './errors.ts'
 import { readVarint, varintLength, writeVarint } from './varint.ts'
-import { Inbox, cleanClose, deferred, iterate, type Deferred } from './inbox.ts'
+import { Inbox, cleanClose, deferred, done, iterate, quiet, rejected, type Deferred } from './inbox.ts'
 import { startBehind, type Wire } from './wire.ts'
 
 export type { CloseInfo } from './errors.ts'
@@ -87,6 +87,9 @@ export function prefixed(...message: Uint8Array[]): Uint8Array[] {
   return [prefix, ...message]
 }
 
+/** Bytes set aside for a message on its length prefix alone (a large block fits); beyond, memory follows the bytes. */
+const promisedBytes = 1024 * 1024 + 64 * 1024
+
 /**
  * Framing over any Stream, itself a Stream: what was read too much is read next, so nothing is ever pushed back
  * or unwrapped after a negotiation.
@@ -122,10 +125,15 @@ export class BufferedStream implements Stream {
   async readExact(size: number): Promise<Uint8Array> {
     let rest = this.#rest ?? (size === 0 ? new Uint8Array(0) : await this.#more(`${size} bytes`))
     if (rest.length < size) {
-      const out = allocUnsafe(size)
+      let out = allocUnsafe(Math.min(size, promisedBytes))
       let at = 0
       for (;;) {
         const take = Math.min(rest.length, size - at)
+        if (at + take > out.length) {
+          const more = allocUnsafe(Math.min(size, 2 * (at + take)))
+          more.set(out.subarray(0, at))
+          out = more
+        }
         out.set(rest.subarray(0, take), at)
         at += take
         this.#rest = take < rest.length ? rest.subarray(take) : undefined
@@ -245,42 +253,43 @@ class PairEnd implements Stream {
     return other === undefined || other.#inbox.size < this.#highWaterBytes
   }
 
+  /** Both sent their FIN: nothing is left to reset on the other side. */
+  get #over(): boolean {
+    const other = this.#other
+    return this.#wrote && other !== undefined && other.#wrote
+  }
+
   #admitOther(): void {
     const other = this.#other
     if (other === undefined || !other.#room) return
     for (const waiter of other.#waiting.splice(0)) waiter.resolve()
   }
 
-  #settle(): void {
-    const other = this.#other
-    if (!this.#wrote || other === undefined || !other.#wrote) return
-    this.#closed.resolve(cleanClose)
-    other.#closed.resolve(cleanClose)
-  }
-
   read(): Promise<Uint8Array | null> {
     return this.#inbox.read()
   }
 
-  async write(...chunks: Uint8Array[]): Promise<void> {
-    if (this.#gone !== undefined) throw this.#gone
-    if (this.#wrote) throw new ClosedError('write after closeWrite', cleanClose)
+  write(...chunks: Uint8Array[]): Promise<void> {
+    if (this.#gone !== undefined) return rejected(this.#gone)
+    if (this.#wrote) return rejected(new ClosedError('write after closeWrite', cleanClose))
     const other = this.#other
     for (const chunk of chunks) if (other !== undefined) other.#inbox.push(chunk)
-    if (this.#room) return
+    if (this.#room) return done
     const waiter = deferred<void>()
     this.#waiting.push(waiter)
-    await waiter.promise
+    return waiter.promise
   }
 
   closeWrite(): Promise<void> {
-    if (this.#gone === undefined && !this.#wrote) {
-      this.#wrote = true
-      const other = this.#other
-      if (other !== undefined) other.#inbox.end()
-      this.#settle()
+    const other = this.#other
+    if (this.#gone !== undefined || this.#wrote || other === undefined) return done
+    this.#wrote = true
+    other.#inbox.end()
+    if (this.#over) {
+      this.#closed.resolve(cleanClose)
+      other.#closed.resolve(cleanClose)
     }
-    return Promise.resolve()
+    return done
   }
 
   closeRead(): void {
@@ -288,16 +297,24 @@ class PairEnd implements Stream {
   }
 
   reset(code = 0, reason?: Error): void {
-    this.#fail({ by: 'local', code, ...(reason && { reason }) })
     const other = this.#other
-    if (other !== undefined) other.#fail({ by: 'remote', code })
+    const over = this.#over
+    this.#fail({ by: 'local', code, ...(reason && { reason }) })
+    if (over || other === undefined) return
+    other.#fail({ by: 'remote', code, reason: new Error('reset by the other end') })
   }
 
   #fail(info: CloseInfo): void {
     if (this.#gone !== undefined) return
-    this.#gone = new ClosedError(`stream reset by ${info.by}`, info, 'reset')
-    this.#inbox.fail(info.by === 'local' && info.reason !== undefined ? info.reason : this.#gone)
-    for (const waiter of this.#waiting.splice(0)) waiter.reject(this.#gone)
+    const gone = new ClosedError(`stream closed by ${info.by}`, info, 'reset')
+    this.#gone = gone
+    // What came before the other's FIN is complete: only we ourselves throw it away.
+    if (info.by === 'local') this.#inbox.fail(info.reason ?? gone)
+    else if (!this.#inbox.ended) this.#inbox.fail(gone)
+    for (const { promise, reject } of this.#waiting.splice(0)) {
+      void quiet(promise)
+      reject(gone)
+    }
     this.#closed.resolve(info)
   }
 

@@ -5,17 +5,20 @@
  */
 import { byteLength } from './bytes.ts'
 import { ClosedError, asError, type CloseInfo } from './errors.ts'
-import { Inbox, cleanClose, deferred, iterate, type Deferred } from './inbox.ts'
+import { Inbox, cleanClose, deferred, done, iterate, quiet, rejected, type Deferred } from './inbox.ts'
 import type { Stream } from './stream.ts'
 
-/** What a Wire calls. Never called before start(), nor after end(), nor after our own abort(). */
+/** What a Wire calls. Never called before start(), nor after our own abort(). */
 export interface WireSink {
   /**
    * Bytes, never empty; they are the sink's from now on (nobody writes into them again). False pauses the wire:
    * what the wire had already taken from below may still come, bounded by one read.
    */
   data(bytes: Uint8Array): boolean
-  /** Once: the peer's FIN, or with `reason` the end of both directions. */
+  /**
+   * Once: the peer's FIN, or with `reason` the end of both directions. After a FIN our direction is still open:
+   * onRoom may come, and what ends it later shows in the wire's `closed` only.
+   */
   end(reason?: Error): void
   /** There is room again after put() returned false. */
   onRoom(): void
@@ -62,6 +65,9 @@ export function startBehind(wire: Wire, bytes: Uint8Array): Wire {
   })
 }
 
+/** Whether `info` is a clean end: both FINs, nothing lost. */
+const isClean = ({ code, reason }: CloseInfo): boolean => code === 0 && reason === undefined
+
 /** A Stream over a Wire. Reading pauses the wire while `highWaterBytes` wait to be read. */
 export class WireStream implements Stream {
   readonly #wire: Wire
@@ -69,16 +75,18 @@ export class WireStream implements Stream {
   readonly #inbox: Inbox
   #paused = false
   #detached = false
-  #wrote = false
+  #closing: Promise<void> | undefined
   #gone: ClosedError | undefined
   #waiting: Deferred<void>[] = []
+  /** Who gets everything after detach() and start(). */
   #sink: WireSink | undefined
 
   constructor(wire: Wire, { highWaterBytes = 256 * 1024 }: { highWaterBytes?: number } = {}) {
     this.#wire = wire
     this.#highWaterBytes = highWaterBytes
     this.#inbox = new Inbox(() => {
-      if (!this.#paused || this.#inbox.size >= this.#highWaterBytes) return
+      // Half-way down, so that a slow reader does not stop and start the socket for every chunk.
+      if (!this.#paused || this.#inbox.size > highWaterBytes / 2) return
       this.#paused = false
       wire.resume()
     })
@@ -86,18 +94,22 @@ export class WireStream implements Stream {
       data: (bytes) => {
         if (this.#sink !== undefined) return this.#sink.data(bytes)
         this.#inbox.push(bytes)
-        this.#paused = this.#inbox.size >= this.#highWaterBytes
+        if (this.#inbox.size >= this.#highWaterBytes) this.#paused = true
         return !this.#paused
       },
       end: (reason) => {
         if (this.#sink !== undefined) this.#sink.end(reason)
         else if (reason === undefined) this.#inbox.end()
-        else this.#fail({ by: 'transport', code: 0, reason }, reason)
+        else this.#fail(endOf(reason))
       },
       onRoom: () => {
         if (this.#sink !== undefined) this.#sink.onRoom()
-        else for (const waiter of this.#waiting.splice(0)) waiter.resolve()
+        else this.#admit()
       },
+    })
+    // After the peer's FIN the sink hears of no failure: a write that waits would wait for ever.
+    void wire.closed.then((info) => {
+      if (this.#sink === undefined && (!isClean(info) || this.#waiting.length > 0)) this.#fail(info)
     })
   }
 
@@ -109,19 +121,26 @@ export class WireStream implements Stream {
     return this.#inbox.read()
   }
 
-  async write(...chunks: Uint8Array[]): Promise<void> {
-    if (this.#gone !== undefined) throw this.#gone
-    if (this.#wrote || this.#detached) throw new ClosedError('write after closeWrite', cleanClose)
-    if (byteLength(chunks) === 0 || this.#wire.put(chunks)) return
+  write(...chunks: Uint8Array[]): Promise<void> {
+    if (this.#gone !== undefined) return rejected(this.#gone)
+    if (this.#closing !== undefined || this.#detached) {
+      return rejected(new ClosedError('write after closeWrite', cleanClose))
+    }
+    if (this.#wire.put(chunks) || byteLength(chunks) === 0) return done
     const waiter = deferred<void>()
     this.#waiting.push(waiter)
-    await waiter.promise
+    return waiter.promise
+  }
+
+  #admit(): void {
+    if (this.#waiting.length > 0) for (const waiter of this.#waiting.splice(0)) waiter.resolve()
   }
 
   closeWrite(): Promise<void> {
-    if (this.#gone !== undefined || this.#wrote) return Promise.resolve()
-    this.#wrote = true
-    return this.#wire.closeWrite()
+    if (this.#closing !== undefined) return this.#closing
+    if (this.#gone !== undefined || this.#detached) return done
+    this.#closing = quiet(this.#wire.closeWrite().then(() => this.#admit()))
+    return this.#closing
   }
 
   closeRead(): void {
@@ -129,31 +148,58 @@ export class WireStream implements Stream {
   }
 
   reset(code = 0, reason?: Error): void {
-    this.#fail({ by: 'local', code, ...(reason && { reason }) }, reason)
+    // Whoever took the wire over learns of it as of any other end: abort() itself tells nobody.
+    const sink = this.#gone === undefined ? this.#sink : undefined
+    this.#sink = undefined
+    this.#fail({ by: 'local', code, ...(reason && { reason }) })
     this.#wire.abort(reason)
+    sink?.end(reason ?? this.#gone)
   }
 
-  #fail(info: CloseInfo, reason: Error | undefined): void {
+  #fail(info: CloseInfo): void {
     if (this.#gone !== undefined) return
-    this.#gone = new ClosedError(`stream closed by ${info.by}`, info, 'reset')
-    this.#inbox.fail(info.by === 'local' && reason !== undefined ? reason : this.#gone)
-    for (const waiter of this.#waiting.splice(0)) waiter.reject(this.#gone)
+    const gone =
+      info.reason instanceof ClosedError ? info.reason : new ClosedError(`stream closed by ${info.by}`, info, 'reset')
+    this.#gone = gone
+    // What came before the peer's FIN is complete: only we ourselves throw it away.
+    if (info.by === 'local') this.#inbox.fail(info.reason ?? gone)
+    else if (!this.#inbox.ended) this.#inbox.fail(gone)
+    for (const { promise, reject } of this.#waiting.splice(0)) {
+      void quiet(promise)
+      reject(gone)
+    }
   }
 
   detach(): Wire | undefined {
-    if (this.#detached || this.#wrote || this.#gone !== undefined) return undefined
+    if (this.#detached || this.#closing !== undefined || this.#gone !== undefined || this.#inbox.reading) {
+      return undefined
+    }
     this.#detached = true
+    this.#admit()
     const wire = this.#wire
-    return restarted(wire, (sink) => {
+    let aborted = false
+    const detached = restarted(wire, (sink) => {
       // The wire was started long ago: what it delivered meanwhile comes first, then the sink takes over.
       let more = true
-      for (const chunk of this.#inbox.drain()) more = sink.data(chunk) && more
+      for (const chunk of this.#inbox.drain()) {
+        more = sink.data(chunk) && more
+        if (aborted) return
+      }
+      if (this.#gone !== undefined) {
+        sink.end(this.#gone.info.reason ?? this.#gone)
+        return
+      }
       this.#sink = sink
       if (this.#inbox.ended) sink.end()
-      else if (this.#gone !== undefined) sink.end(this.#gone.info.reason ?? this.#gone)
       else if (!more) wire.pause()
       else if (this.#paused) wire.resume()
     })
+    detached.abort = (reason) => {
+      aborted = true
+      this.#sink = undefined
+      wire.abort(reason)
+    }
+    return detached
   }
 
   [Symbol.asyncIterator](): AsyncIterator<Uint8Array, undefined> {
@@ -161,20 +207,33 @@ export class WireStream implements Stream {
   }
 }
 
+/** What a wire's last word says about who ended it: a ClosedError knows. */
+function endOf(reason: Error): CloseInfo {
+  if (reason instanceof ClosedError) return { ...reason.info, reason }
+  return { by: 'transport', code: 0, reason }
+}
+
 /** A Wire pumped over any Stream, for those that have no fast lane. `highWaterBytes` bounds what put() queues. */
 export class StreamWire implements Wire {
   readonly #stream: Stream
   readonly #highWaterBytes: number
   #queued = 0
-  #writing: Promise<void> = Promise.resolve()
+  #writing: Promise<void> = done
   #full = false
   #sink: WireSink | undefined
+  #ended = false
   #over = false
+  #closing: Promise<void> | undefined
+  #failure: Error | undefined
   #gate: Deferred<void> | undefined
 
   constructor(stream: Stream, { highWaterBytes = 256 * 1024 }: { highWaterBytes?: number } = {}) {
     this.#stream = stream
     this.#highWaterBytes = highWaterBytes
+    // While the sink has us paused we do not read: a reset shows here only.
+    void stream.closed.then((info) => {
+      if (!isClean(info)) this.#fail(info.reason ?? new ClosedError(`stream closed by ${info.by}`, info, 'reset'))
+    })
   }
 
   get closed(): Promise<CloseInfo> {
@@ -182,7 +241,7 @@ export class StreamWire implements Wire {
   }
 
   get room(): number {
-    return this.#over ? 0 : this.#highWaterBytes - this.#queued
+    return this.#over || this.#closing !== undefined ? 0 : this.#highWaterBytes - this.#queued
   }
 
   start(sink: WireSink): void {
@@ -194,25 +253,35 @@ export class StreamWire implements Wire {
     try {
       for (;;) {
         const bytes = await this.#stream.read()
-        if (this.#over) return
-        if (bytes === null) break
+        while (this.#gate !== undefined) await this.#gate.promise
+        if (this.#over) break
+        if (bytes === null) {
+          this.#ended = true
+          sink.end()
+          return
+        }
         if (!sink.data(bytes)) this.pause()
-        await this.#gate?.promise
       }
-      if (!this.#over) sink.end()
     } catch (error) {
-      this.#end(asError(error))
+      this.#fail(asError(error))
     }
+    if (this.#failure !== undefined && !this.#ended) sink.end(this.#failure)
   }
 
-  #end(reason: Error): void {
+  /** Both directions are done, by no wish of ours. */
+  #fail(reason: Error): void {
     if (this.#over) return
     this.#over = true
-    this.#sink?.end(reason)
+    this.#failure = reason
+    const gate = this.#gate
+    this.#gate = undefined
+    this.#stream.reset(0, reason)
+    // The pump stands at the gate or at a read that rejects now: it says so.
+    gate?.resolve()
   }
 
   put(chunks: Uint8Array[]): boolean {
-    if (this.#over) return false
+    if (this.#over || this.#closing !== undefined) return false
     const size = byteLength(chunks)
     this.#queued += size
     this.#writing = this.#writing
@@ -220,18 +289,18 @@ export class StreamWire implements Wire {
       .then(
         () => {
           this.#queued -= size
-          if (!this.#full || this.#over || this.room <= 0) return
+          if (!this.#full || this.room <= 0) return
           this.#full = false
           this.#sink?.onRoom()
         },
-        (error: unknown) => this.#end(asError(error)),
+        (error: unknown) => this.#fail(asError(error)),
       )
     this.#full = this.room <= 0
     return !this.#full
   }
 
   pause(): void {
-    this.#gate ??= deferred()
+    if (!this.#over) this.#gate ??= deferred()
   }
 
   resume(): void {
@@ -239,14 +308,22 @@ export class StreamWire implements Wire {
     this.#gate = undefined
   }
 
-  async closeWrite(): Promise<void> {
+  closeWrite(): Promise<void> {
+    this.#closing ??= quiet(this.#finish())
+    return this.#closing
+  }
+
+  async #finish(): Promise<void> {
     await this.#writing
+    if (this.#over)
+      throw new ClosedError('stream is closed', this.#failure === undefined ? cleanClose : endOf(this.#failure))
     await this.#stream.closeWrite()
   }
 
   abort(reason?: Error): void {
     if (this.#over) return
     this.#over = true
+    this.#sink = undefined
     this.resume()
     this.#stream.reset(0, reason)
   }

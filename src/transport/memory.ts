@@ -6,7 +6,7 @@ import { byteLength } from '../bytes.ts'
 import { sleep } from '../deadline.ts'
 import { systemEnv, type Env, type Timer } from '../env.ts'
 import { ClosedError, UnavailableError, asError, type CloseInfo } from '../errors.ts'
-import { deferred } from '../inbox.ts'
+import { deferred, rejected } from '../inbox.ts'
 import { multiaddr, type Multiaddr } from '../multiaddr.ts'
 import { WireStream, type Wire, type WireSink } from '../wire.ts'
 import type { Listener, RawConnection, Transport, TransportConnection } from './transport.ts'
@@ -162,7 +162,7 @@ class MemoryWire implements Wire {
 
   closeWrite(): Promise<void> {
     if (this.#over && !this.#finSent) {
-      return Promise.reject(new ClosedError('connection is closed', { by: 'local', code: 0 }, 'closed'))
+      return rejected(new ClosedError('connection is closed', { by: 'local', code: 0 }, 'closed'))
     }
     if (!this.#finSent) {
       this.#finSent = true

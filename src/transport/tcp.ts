@@ -8,7 +8,7 @@ import { networkInterfaces } from 'node:os'
 import { deadline } from '../deadline.ts'
 import { systemEnv, type Env } from '../env.ts'
 import { ClosedError, UnavailableError, asError, type Attempt, type CloseInfo } from '../errors.ts'
-import { deferred } from '../inbox.ts'
+import { deferred, quiet, rejected } from '../inbox.ts'
 import { fromHostPort, hostPort, type HostPort, type Multiaddr } from '../multiaddr.ts'
 import { WireStream, type Wire, type WireSink } from '../wire.ts'
 import type { Listener, RawConnection, Transport, TransportConnection } from './transport.ts'
@@ -150,9 +150,9 @@ export class SocketWire implements Wire {
 
   closeWrite(): Promise<void> {
     if (this.#closing !== undefined) return this.#closing
-    if (this.#over) return Promise.reject(this.#gone())
+    if (this.#over) return rejected(this.#gone())
     const done = deferred<void>()
-    this.#closing = done.promise
+    this.#closing = quiet(done.promise)
     if (!this.#ended) this.#info = { by: 'local', code: 0 }
     // At the end of a destroyed socket the callback gets an error: the FIN never left.
     this.#socket.end((error?: Error | null) => (error ? done.reject(this.#gone()) : done.resolve()))
