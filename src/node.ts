@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /*
  * createNode() wires the parts. One connection per peer is reused; when two exist (both dialled at once) both stay
  * valid: new streams go to the best (direct before limited, then oldest), a spare closes once it has long had no stream.

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /*
  * createKit(): a node, a block store, Bitswap and UnixFS behind a few verbs. What most users import.
  * Reading asks the store first, then the peers named in the call or, when none is, every peer that is connected.
