@@ -57,7 +57,7 @@ async function wires(kind: string): Promise<[Wire, Wire]> {
   const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
-  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true, highWaterMark: 256 * 1024 })
+  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
   const other = await accepted
   server.close()
   return [socketWire(socket), socketWire(other)]

@@ -6,18 +6,9 @@
 import type { Core } from '../../core.ts'
 import { LimitError, ProtocolError, type ErrorCode } from '../../errors.ts'
 import { Channel } from './channel.ts'
-import {
-  Packer,
-  decodeHeader,
-  flag,
-  frameType,
-  goAwayCode,
-  headerBytes,
-  initialWindowBytes,
-  maxU32,
-  version,
-  type Header,
-} from './frame.ts'
+import { FrameDecoder } from './decoder.ts'
+import type { SessionEvent } from './events.ts'
+import { Packer, flag, frameType, goAwayCode, initialWindowBytes, maxU32, version, type Header } from './frame.ts'
 import { UsedIds } from './ids.ts'
 import { KeepAlive } from './keepalive.ts'
 import { sessionOptions, type SessionOptions } from './options.ts'
@@ -34,32 +25,6 @@ const maxTransmitBytes = 1024 * 1024
 
 /** Stream reset codes of go-libp2p (core/network/mux.go). */
 export const resetCode = { resourceLimit: 0x1002, shutdown: 0x1007 } as const
-
-export type SessionEvent<Owner> =
-  /** A stream of the peer; `accepted` tells it so. */
-  | { type: 'open'; channel: Channel<Owner> }
-  | { type: 'data'; channel: Channel<Owner>; bytes: Uint8Array }
-  /** The peer's FIN. */
-  | { type: 'end'; channel: Channel<Owner> }
-  /** By the peer, or by us (`reason`) because it passed a limit. What was read to a FIN before stays readable. */
-  | { type: 'reset'; channel: Channel<Owner>; code: number; reason?: LimitError }
-  /** A blocked writer may go on. */
-  | { type: 'writable'; channel: Channel<Owner> }
-  /** Our FIN has left. */
-  | { type: 'finished'; channel: Channel<Owner> }
-  /** Both FINs are done. */
-  | { type: 'done'; channel: Channel<Owner> }
-  /** open() may be tried again. */
-  | { type: 'slot' }
-  /** A stream of the peer that we reset at once. */
-  | { type: 'refused'; id: number; reason: Error }
-  | { type: 'rtt'; ms: number }
-  /** The peer takes no new streams (code 0) or is leaving (any other). */
-  | { type: 'goaway'; code: number }
-  /** The session is over because of the peer; a Go Away waits to leave. */
-  | { type: 'failed'; reason: Error }
-  /** close() is done: the Go Away has been pulled, or its time is over. */
-  | { type: 'drained' }
 
 export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uint8Array[]> {
   readonly #options: Required<SessionOptions>
@@ -91,10 +56,17 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   // What is received: sums, and the frame under way.
   #unread = 0
   #windows = 0
-  readonly #header: Header = { version: 0, type: 0, flags: 0, id: 0, length: 0 }
-  readonly #partial = new Uint8Array(headerBytes)
-  #partialSize = 0
-  #bodyLeft = 0
+  readonly #decoder = new FrameDecoder({
+    frame: (header) => {
+      this.#frame(header)
+      if (this.#state === 'over') return -1
+      return header.type === frameType.data ? header.length : 0
+    },
+    body: (bytes) => {
+      if (this.#body !== undefined) this.#deliver(this.#body, bytes)
+    },
+    bodyEnd: () => this.#endBody(),
+  })
   #body: Channel<Owner> | undefined
   #bodyFin = false
 
@@ -108,11 +80,17 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   #events: SessionEvent<Owner>[] = []
   #eventAt = 0
 
-  constructor(role: 'initiator' | 'responder', now: number, options: SessionOptions = {}) {
+  /** `firstId` other than 1 or 2: as if so many streams had been there (for tests). */
+  constructor(
+    role: 'initiator' | 'responder',
+    now: number,
+    options: SessionOptions = {},
+    firstId = role === 'initiator' ? 1 : 2,
+  ) {
     this.#options = sessionOptions(options)
     // §Streams: the dialler's ids are odd.
     this.#theirs = role === 'initiator' ? 0 : 1
-    this.#nextId = role === 'initiator' ? 1 : 2
+    this.#nextId = firstId
     this.#used = new UsedIds(role === 'initiator' ? 2 : 1)
     this.#heardAt = now
     this.#keepAlive = new KeepAlive(this.#options.keepAliveMs, this.#options.keepAliveTimeoutMs, now)
@@ -254,34 +232,12 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   // --- receiving ----------------------------------------------------------------------------------------------------
 
   receive(bytes: Uint8Array, now: number): void {
+    if (this.#state === 'over') return
     this.#heardAt = now
-    const end = bytes.length
-    let at = 0
-    while (at < end && this.#state !== 'over') {
-      if (this.#bodyLeft > 0) {
-        const size = Math.min(this.#bodyLeft, end - at)
-        if (this.#body !== undefined) this.#deliver(this.#body, size === end ? bytes : bytes.subarray(at, at + size))
-        at += size
-        this.#bodyLeft -= size
-        if (this.#bodyLeft === 0) this.#endBody()
-        continue
-      }
-      if (this.#partialSize > 0 || end - at < headerBytes) {
-        while (this.#partialSize < headerBytes && at < end) {
-          this.#partial[this.#partialSize++] = bytes[at++] as number
-        }
-        if (this.#partialSize < headerBytes) return
-        this.#partialSize = 0
-        decodeHeader(this.#partial, 0, this.#header)
-      } else {
-        decodeHeader(bytes, at, this.#header)
-        at += headerBytes
-      }
-      this.#frame(this.#header, now)
-    }
+    this.#decoder.push(bytes)
   }
 
-  #frame(header: Header, now: number): void {
+  #frame(header: Header): void {
     if (header.version !== version) {
       this.#violation('bad-frame', `version ${header.version}, want ${version}`)
       return
@@ -294,7 +250,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
         return
       case frameType.ping:
         if (header.id !== 0) this.#violation('bad-frame', `a ping on stream ${header.id}`)
-        else this.#ping(header, now)
+        else this.#ping(header)
         return
       case frameType.goAway:
         if (header.id !== 0) this.#violation('bad-frame', `a go away on stream ${header.id}`)
@@ -332,7 +288,6 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
         this.#unread += length
         if (this.#unread > this.#options.maxUnreadBytes) channel = this.#overfull(channel)
       }
-      this.#bodyLeft = length
     }
     if (channel === undefined) {
       this.#body = undefined
@@ -347,7 +302,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     }
     if (!isData && length > 0 && !this.#credit(channel, length)) return
     const fin = (flags & flag.fin) !== 0
-    if (this.#bodyLeft === 0) {
+    if (!isData || length === 0) {
       if (fin) this.#finByPeer(channel)
       return
     }
@@ -440,9 +395,9 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     this.#events.push({ type: 'slot' })
   }
 
-  #ping({ flags, length }: Header, now: number): void {
+  #ping({ flags, length }: Header): void {
     if ((flags & flag.ack) !== 0) {
-      const ms = this.#keepAlive.reply(length, now)
+      const ms = this.#keepAlive.reply(length, this.#heardAt)
       if (ms !== undefined) this.#events.push({ type: 'rtt', ms })
     } else if ((flags & flag.syn) !== 0) {
       if (this.#pongs.length >= maxPongs) this.#violation('bad-frame', `more than ${maxPongs} pings without a pause`)

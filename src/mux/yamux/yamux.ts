@@ -10,7 +10,8 @@ import type { Muxer, Stream } from '../../stream.ts'
 import type { Wire } from '../../wire.ts'
 import type { Channel } from './channel.ts'
 import { sessionOptions, type SessionOptions } from './options.ts'
-import { Session, type SessionEvent } from './session.ts'
+import type { SessionEvent } from './events.ts'
+import { Session } from './session.ts'
 
 export const yamuxId = '/yamux/1.0.0'
 
