@@ -58,14 +58,14 @@ interface Slot {
 
 function slots(shard: Shard): Slot[] {
   const digits = prefixDigits(shard.fanout)
-  let last = -1
+  const seen = new Set<number>()
   return shard.links.map((link) => {
     const prefix = (link.name ?? '').slice(0, digits)
     const bucket = prefix.length === digits && /^[0-9A-F]+$/.test(prefix) ? Number.parseInt(prefix, 16) : Infinity
     if (bucket >= shard.fanout)
       throw badDag(shard.cid, `shard has a link with the bad prefix ${JSON.stringify(prefix)}`)
-    if (bucket <= last) throw badDag(shard.cid, `shard has its buckets out of order or twice, at ${prefix}`)
-    last = bucket
+    if (seen.has(bucket)) throw badDag(shard.cid, `shard has the bucket ${prefix} twice`)
+    seen.add(bucket)
     return { bucket, name: (link.name ?? '').slice(digits), link }
   })
 }

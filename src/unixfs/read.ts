@@ -3,6 +3,7 @@
  * way: a DAG that lies about its sizes is ProtocolError `bad-dag`, and no more is fetched than the bytes it owns up to.
  * Blocks come in order, with many of them under way.
  */
+import { fromUtf8 } from '../bytes.ts'
 import { UnavailableError } from '../errors.ts'
 import type { CID } from '../ipld/cid.ts'
 import { blockBytes } from '../limits.ts'
@@ -166,7 +167,7 @@ export function statNode(node: UnixFSNode): Stat {
   if (mtime !== undefined) stat.mtime = mtime
   if (node.type === 'file') stat.size = node.size
   else if (node.type === 'directory') stat.sharded = node.fanout !== undefined
-  else [stat.target, stat.size] = [node.target, new TextEncoder().encode(node.target).length]
+  else [stat.target, stat.size] = [node.target, fromUtf8(node.target).length]
   return stat
 }
 

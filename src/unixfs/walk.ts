@@ -52,13 +52,14 @@ export async function* walk(source: BlockSource, cid: CID, options: WalkOptions 
   let count = 0
 
   async function* below(node: UnixFSNode, path: string, depth: number): AsyncGenerator<WalkEntry> {
+    signal.throwIfAborted()
     if (++count > maxEntries) throw new LimitError('maxEntries', maxEntries, count)
     yield {
       ...statNode(node),
       path,
       content: (catOptions) => {
         if (node.type !== 'file') throw new TypeError(`${JSON.stringify(path)} is a ${node.type}, it has no content`)
-        return catFile(source, node, { signal: options.signal, ...catOptions })
+        return catFile(source, node, { ...catOptions, signal: catOptions?.signal ?? options.signal })
       },
     }
     if (node.type !== 'directory') return

@@ -340,6 +340,12 @@ describe('decodeUnixFS', () => {
     )
   })
 
+  test('refuses more block sizes than a node can have links', () => {
+    const cid = parseCid('bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354')
+    const data = Data.encode({ type: file, filesize: 0, blocksizes: Array.from({ length: 65_537 }, () => 0) })
+    expect(() => decodeUnixFS(cid, encodeNode({ links: [], data }))).toThrow('more than 65536')
+  })
+
   test('reads block sizes packed as well as unpacked, and writes them unpacked', () => {
     const unpacked = Data.encode({ type: file, filesize: 3, blocksizes: [1, 2] })
     expect(unpacked).toEqual(fromHex('0802180320012002'))

@@ -165,6 +165,22 @@ describe('walk', () => {
     expect(blocks.mostUnderWay).toBeLessThanOrEqual(18)
   })
 
+  test('an abort ends it, and the content of what it gave', async () => {
+    const blocks = new Blocks()
+    const profile: Profile = { ...profiles['unixfs-v1-2025'], chunkBytes: 4 }
+    const { cid } = await addDirectory(blocks, [file('a-long-name'), file('b')], { profile })
+    const abort = new AbortController()
+    const reason = new Error('enough')
+    const entries = walk(blocks, cid, { signal: abort.signal })
+    await entries.next()
+    const entry = (await entries.next()).value
+    expect(entry).toMatchObject({ path: 'a-long-name', size: 11 })
+    abort.abort(reason)
+    if (entry === undefined) throw new Error('the directory has two entries')
+    await expect(collect(entry.content({ signal: undefined }))).rejects.toBe(reason)
+    await expect(entries.next()).rejects.toBe(reason)
+  })
+
   test('names the missing block', async () => {
     const blocks = new Blocks()
     const { cid } = await addDirectory(blocks, [file('a/b')])
