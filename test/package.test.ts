@@ -31,6 +31,8 @@ const subpaths = Object.keys(manifest.exports).filter((path) => path !== './pack
 /** What touches sockets and disks when it is used; everything else must bundle for browsers. */
 const forNodeOnly = new Set(['./tcp', './unixfs/disk', './store/disk', './repo', './identity'])
 const portable = subpaths.filter((path) => !forNodeOnly.has(path))
+/** The build runs on the pinned Node, whichever one the tests run on. */
+const pinned = join(root, 'node_modules', '.bin', 'node')
 const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
 
 const specifier = (subpath: string): string => manifest.name + subpath.slice(1)
@@ -63,13 +65,13 @@ interface Ran {
   stderr: string
 }
 
-function node(args: string[], options: { cwd?: string; env?: NodeJS.ProcessEnv } = {}): Promise<Ran> {
+function node(args: string[], options: { cwd?: string; env?: NodeJS.ProcessEnv; exec?: string } = {}): Promise<Ran> {
   const env = { ...process.env, ...options.env }
   // What vitest sets for its own children would show up as warnings.
   delete env['NODE_OPTIONS']
   return new Promise((done) => {
     execFile(
-      process.execPath,
+      options.exec ?? process.execPath,
       args,
       { cwd: options.cwd ?? consumer, env, encoding: 'utf8', timeout: 60_000 },
       (error, stdout, stderr) =>
@@ -127,9 +129,9 @@ beforeAll(async () => {
   ])
     if (existsSync(join(root, name))) cpSync(join(root, name), join(source, name), { recursive: true })
   symlinkSync(join(root, 'node_modules'), join(source, 'node_modules'))
-  const built = await node([tsc, '-p', 'tsconfig.build.json'], { cwd: source })
+  const built = await node([tsc, '-p', 'tsconfig.build.json'], { cwd: source, exec: pinned })
   expect(built.stdout + built.stderr).toBe('')
-  const mapped = await node(['scripts/dist-package.ts'], { cwd: source, env: { NODE_NO_WARNINGS: '1' } })
+  const mapped = await node(['scripts/dist-package.ts'], { cwd: source, exec: pinned })
   expect(mapped.stderr).toBe('')
   execFileSync('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', work], {
     cwd: source,

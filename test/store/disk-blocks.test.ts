@@ -15,7 +15,7 @@ const isRoot = process.getuid?.() === 0
 const nobody = 65_534
 /** More of them in a long run by hand. */
 const kills = Number(process.env['RHIZA_KILLS'] ?? 8)
-const runsTypeScript = process.features.typescript !== false
+const runsTypeScript = Boolean(process.features.typescript)
 
 function pair(bytes: Uint8Array): BlockPair {
   return { cid: cidOf(0x55, bytes), bytes }
