@@ -12,12 +12,9 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/interop/**', 'test/sim/**'],
+          exclude: ['test/interop/**'],
           sequence: { groupOrder: 1 },
         },
-      },
-      {
-        test: { name: 'sim', include: ['test/sim/**/*.test.ts'], testTimeout: 60_000, sequence: { groupOrder: 2 } },
       },
       {
         test: {
@@ -26,7 +23,7 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 60_000,
           hookTimeout: 120_000,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 2 },
         },
       },
     ],

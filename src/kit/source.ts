@@ -2,8 +2,9 @@
  * The kit's source of blocks: the store first, then the peers. What peers send is written behind, in groups that are
  * synced together, and can be read meanwhile.
  */
+import { empty } from '../bytes.ts'
 import { deferred, type Deferred } from '../inbox.ts'
-import type { CID } from '../ipld/cid.ts'
+import { hashesTo, type CID } from '../ipld/cid.ts'
 import type { BlockPair, Blockstore } from '../store/blocks.ts'
 import type { BlockSource } from '../unixfs/blocks.ts'
 
@@ -65,6 +66,8 @@ export function fetching(store: Blockstore, peers: BlockSource): Fetching {
       return fetchedBytes
     },
     async get(cid: CID, options) {
+      // boxo says DONT_HAVE for the empty block, whether it has it or not; nobody needs to be asked.
+      if (cid.multihash.size === 32 && hashesTo(cid, empty)) return empty
       const key = cid.toString()
       const local = behind.get(key)?.bytes ?? (await store.get(cid, options))
       if (local !== undefined) return local

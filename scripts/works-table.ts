@@ -1,0 +1,74 @@
+/*
+ * Makes README's table of what works with whom out of the interop run's own results (vitest's JSON report):
+ *   node scripts/works-table.ts REPORT [--write README.md | --check README.md]
+ * A cell is the number of tests that passed; a row or column without a single test is an error of this table.
+ */
+import { readFileSync, writeFileSync } from 'node:fs'
+
+interface Report {
+  testResults: { assertionResults: { ancestorTitles: string[]; title: string; status: string }[] }[]
+}
+
+const columns: readonly [string, RegExp][] = [
+  ['Kubo 0.43', /^Kubo/],
+  ['go-libp2p 0.51, boxo 0.43', /^go-libp2p|the go peer/],
+  ['js-libp2p 3.3, Helia 7', /^js-libp2p|the js peer/],
+  ['py-libp2p 0.8', /^py-libp2p/],
+]
+
+/** What the test's full name (suites, then title) must match. */
+const rows: readonly [string, RegExp][] = [
+  ['TCP, Noise XX, yamux, identify, ping: rhiza dials', /is dialled/],
+  ['the same: rhiza listens', /dials rhiza|dials and pings it/],
+  ['the same with portable primitives', /with noble primitives/],
+  ['1 MiB echoes, 100 streams in parallel', /echoes 1 MiB/],
+  ['stream resets, both ways', /resets a stream/],
+  ['unknown protocols refused, both ways', /is told na/],
+  ['Bitswap 1.2: files in both directions', /speaks 1\.2.*exchanges|both fetch them/],
+  ['Bitswap 1.1', /speaks 1\.1.*exchanges/],
+  ['Bitswap 1.0', /speaks 1\.0.*exchanges/],
+  ['same CIDs, profile unixfs-v1-2025', /unixfs-v1-2025 gives/],
+  ['same CIDs, profile unixfs-v0-2015', /unixfs-v0-2015 gives/],
+  ['command line: serve, cat, pin, get', /command line/],
+]
+
+const [report, mode, file] = process.argv.slice(2)
+if (report === undefined) throw new TypeError('usage: works-table.ts REPORT [--write FILE | --check FILE]')
+const { testResults } = JSON.parse(readFileSync(report, 'utf8')) as Report
+const tests = testResults.flatMap(({ assertionResults }) =>
+  assertionResults.map((t) => ({
+    suite: t.ancestorTitles.join(' '),
+    name: [...t.ancestorTitles, t.title].join(' '),
+    status: t.status,
+  })),
+)
+
+function cell(row: RegExp, column: RegExp): string {
+  const found = tests.filter((t) => row.test(t.name) && column.test(t.suite))
+  const passed = found.filter((t) => t.status === 'passed').length
+  if (found.some((t) => t.status === 'failed')) return `fails (${passed} of ${found.length})`
+  return passed === 0 ? '' : `✓ ${passed}`
+}
+
+const cells = rows.map(([what, row]) => [what, ...columns.map(([, column]) => cell(row, column))])
+for (const line of cells) if (line.slice(1).every((c) => c === '')) throw new Error(`no test shows: ${line[0]}`)
+const table = [
+  `| | ${columns.map(([name]) => name).join(' | ')} |`,
+  `| --- |${' --- |'.repeat(columns.length)}`,
+  ...cells.map((line) => `| ${line.join(' | ')} |`),
+].join('\n')
+
+if (mode === undefined || file === undefined) {
+  process.stdout.write(`${table}\n`)
+} else {
+  const [start, end] = ['<!-- works -->', '<!-- /works -->']
+  const text = readFileSync(file, 'utf8')
+  const [before, rest] = [text.split(start)[0], text.split(end)[1]]
+  if (rest === undefined) throw new Error(`${file} has no ${start} ... ${end}`)
+  const made = `${before}${start}\n\n${table}\n\n${end}${rest}`
+  if (mode === '--write') writeFileSync(file, made)
+  else if (made !== text) {
+    process.stdout.write(`${table}\n`)
+    throw new Error(`${file} does not say what the interop run showed: run npm run interop:table`)
+  }
+}
