@@ -1,13 +1,13 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { concat, empty, fromHex, fromUtf8, toHex } from '../../src/bytes.ts'
-import { ChaCha20Poly1305 } from '../../src/crypto/chacha20poly1305.ts'
+import { ChaCha20Poly1305, poly1305 } from '../../src/crypto/chacha20poly1305.ts'
 import type { Aead, Crypto } from '../../src/crypto/crypto.ts'
 import { nativeCrypto } from '../../src/crypto/native.ts'
 import { nobleCrypto } from '../../src/crypto/noble.ts'
 import { ProtocolError } from '../../src/errors.ts'
 import { sharedJson, specCases } from '../vectors.ts'
-import { plainSeal } from './plain-chacha.ts'
+import { plainPoly1305, plainSeal } from './plain-chacha.ts'
 
 const backends: Crypto[] = [nativeCrypto, nobleCrypto]
 
@@ -245,6 +245,32 @@ describe.each(backends)('$name', (crypto) => {
       }
     }
   })
+})
+
+function tagOf(key: Uint8Array, text: Uint8Array): Uint8Array {
+  const tag = new Int32Array(4)
+  poly1305(new Int32Array(key.slice().buffer), new Int32Array(text.slice().buffer), text.length / 4, tag)
+  return new Uint8Array(tag.buffer)
+}
+
+it.each(specCases('rfc8439/poly1305.json') as Record<'r' | 's' | 'text' | 'tag', string>[])(
+  'reduces sums at the edge of 2^130-5: $text',
+  ({ r, s, text, tag }) => {
+    expect(toHex(tagOf(fromHex(r + s), fromHex(text)))).toBe(tag)
+    expect(toHex(plainPoly1305(fromHex(r + s), fromHex(text)))).toBe(tag)
+  },
+)
+
+it('reduces as the plain twin does near every edge', () => {
+  const byte = fc.constantFrom(0, 1, 2, 4, 0xfa, 0xfb, 0xfc, 0xfe, 0xff)
+  const run = fc.tuple(byte, byte).map(([first, rest]) => new Uint8Array(16).fill(rest).with(0, first))
+  fc.assert(
+    fc.property(run, run, fc.array(run, { maxLength: 5 }), (r, s, text) => {
+      const key = concat([r, s])
+      expect(toHex(tagOf(key, concat(text)))).toBe(toHex(plainPoly1305(key, concat(text))))
+    }),
+    { numRuns: 1000 },
+  )
 })
 
 it('seals the same as the plain twin at every length around the block sizes', () => {

@@ -33,7 +33,7 @@ function block(key: Uint8Array, counter: number, nonce: Uint8Array): Uint8Array 
 const toBig = (b: Uint8Array): bigint => b.reduceRight((n, byte) => (n << 8n) | BigInt(byte), 0n)
 
 /** §2.5 */
-function poly1305(key: Uint8Array, message: Uint8Array): Uint8Array {
+export function plainPoly1305(key: Uint8Array, message: Uint8Array): Uint8Array {
   const r = toBig(key.subarray(0, 16)) & 0x0ffffffc0ffffffc0ffffffc0fffffffn
   let h = 0n
   for (let at = 0; at < message.length; at += 16) {
@@ -56,6 +56,6 @@ export function plainSeal(key: Uint8Array, nonce: Uint8Array, ad: Uint8Array, te
   }
   const lengths = new BigUint64Array([BigInt(ad.length), BigInt(text.length)])
   const mac = [...ad, ...pad(ad.length), ...sealed, ...pad(sealed.length), ...new Uint8Array(lengths.buffer)]
-  const tag = poly1305(block(key, 0, nonce).subarray(0, 32), Uint8Array.from(mac))
+  const tag = plainPoly1305(block(key, 0, nonce).subarray(0, 32), Uint8Array.from(mac))
   return Uint8Array.from([...sealed, ...tag])
 }
