@@ -67,6 +67,7 @@ export interface BitswapSession {
 }
 
 export interface Bitswap {
+  /** Idempotent; a stopped one may be started again. */
   start(): void
   /** Every request rejects with ClosedError `stopped`. Resolves when nothing is left running. */
   stop(): Promise<void>
@@ -147,7 +148,7 @@ class Adapter implements Bitswap {
   }
 
   start(): void {
-    if (this.#state !== 'new') throw new TypeError(`bitswap is ${this.#state}`)
+    if (this.#state === 'started') return
     this.#state = 'started'
     this.#network.start()
     this.#off = this.#host.on('peer:identify', ({ peer, connection }) => {
@@ -156,8 +157,8 @@ class Adapter implements Bitswap {
   }
 
   async stop(): Promise<void> {
+    if (this.#state === 'started') this.#off()
     this.#state = 'stopped'
-    this.#off()
     for (const key of this.#requests.keys()) this.#settle(key, (waiter) => waiter.reject(stopped()))
     await this.#network.stop(stopped())
   }

@@ -56,8 +56,9 @@ const defaults = {
   messageBytes: 1024 * 1024,
 } satisfies Required<ResponderOptions>
 
-/** What is assumed of a peer's blocks until one was read. */
-const firstGuessBytes = 256 * 1024
+/** What is assumed of the blocks that a peer wants, until one was read and at the least. */
+const firstGuessBytes = 1024 * 1024
+const smallestGuessBytes = 64 * 1024
 
 interface Account {
   readonly peer: string
@@ -252,7 +253,7 @@ export class Responder {
       want.answer = answer
       account.answers.push(want)
       if (typeof answer === 'object') {
-        account.guess = Math.max(1024, Math.round((account.guess + answer.length) / 2), answer.length)
+        account.guess = Math.max(smallestGuessBytes, answer.length, Math.round((account.guess + answer.length) / 2))
         account.outstanding += answer.length
         this.#outstanding += answer.length
       }

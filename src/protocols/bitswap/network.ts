@@ -55,7 +55,7 @@ export class Network {
   readonly #links = new Map<string, Link>()
   readonly #tasks = new Set<Promise<void>>()
   readonly #undo: (() => void)[] = []
-  readonly #stopping = new AbortController()
+  #stopping = new AbortController()
   #running = false
   #timer: Timer | undefined
   #timerAt = Infinity
@@ -89,6 +89,7 @@ export class Network {
 
   start(): void {
     this.#running = true
+    this.#stopping = new AbortController()
     const { limited, inboundStreams: maxInboundStreams } = this.#options
     const handler = (stream: ProtocolStream, { connection }: { connection: Connection }): Promise<void> =>
       this.#inbound(stream, connection)
@@ -105,6 +106,7 @@ export class Network {
     this.#stopping.abort(reason)
     this.#timer?.cancel()
     this.#timer = undefined
+    this.#timerAt = Infinity
     for (const link of this.#links.values()) {
       this.#responder.disconnect(link.id)
       this.#close(link)
