@@ -261,25 +261,39 @@ it('gives the same whatever pieces the bytes come in, handshake and records', as
   )
 })
 
-it('passes on what came in one read with the last handshake message', async () => {
+/** A handshake whose last message arrives in one read with `record` of the initiator's. */
+async function glued(record: (sealed: Uint8Array) => Uint8Array): Promise<Secured> {
   const [a, b] = pair()
-  const stream = buffered(b)
-  // The initiator's last message and its first record leave in one go.
   const held: Uint8Array[] = []
   let writes = 0
   const holding: Stream = {
     ...choppy(a, [65_536]),
     write: async (...chunks) => {
       held.push(...chunks)
-      if (++writes !== 2) await a.write(concat(held.splice(0)))
+      writes++
+      if (writes === 1) await a.write(...held.splice(0))
+      if (writes === 3) await a.write(concat([held[0] ?? empty, record(concat(held.slice(1)))]))
     },
   }
-  const listening = party(nativeCrypto).run('responder', stream)
+  const listening = party(nativeCrypto).run('responder', b)
   const dialed = await party(nativeCrypto).run('initiator', holding)
   dialed.wire.put([fromUtf8('early')])
-  const reader = new WireStream((await listening).wire)
+  return listening
+}
+
+it('passes on what came in one read with the last handshake message', async () => {
+  const reader = new WireStream((await glued((sealed) => sealed)).wire)
   expect(await reader.read()).toEqual(fromUtf8('early'))
-  dialed.wire.abort()
+  reader.reset()
+})
+
+it('ends once when that was altered', async () => {
+  const { wire } = await glued((sealed) => sealed.with(4, (sealed[4] as number) ^ 1))
+  const seen: unknown[] = []
+  wire.start({ data: (bytes) => seen.push(bytes) > 0, end: (reason) => seen.push(errorCode(reason)), onRoom: () => {} })
+  await settle()
+  expect(seen).toEqual(['decrypt-failed'])
+  expect((await wire.closed).by).toBe('local')
 })
 
 /** Speaks the initiator's side by hand, with `payload` in its last message. */
