@@ -1,14 +1,31 @@
 import { defineConfig } from 'vitest/config'
+import { readFileSync } from 'node:fs'
 import { TallyReporter } from './test/tally.ts'
+
+const { exports } = JSON.parse(readFileSync('package.json', 'utf8')) as { exports: Record<string, string> }
+
+/** Examples import `rhiza/...` like a user; here that is the sources, not an older build. */
+const alias = Object.entries(exports).flatMap(([path, file]) =>
+  file.startsWith('./dist/')
+    ? [
+        {
+          find: new RegExp(`^rhiza${path.slice(1)}$`),
+          replacement: new URL(file.replace('./dist/', './src/').replace('.js', '.ts'), import.meta.url).pathname,
+        },
+      ]
+    : [],
+)
 
 /* Interop drives real peers one file at a time; unit files run side by side. vitest wants a default export here. */
 // oxlint-disable-next-line import/no-default-export
 export default defineConfig({
+  resolve: { alias },
   test: {
     maxWorkers: 2,
     reporters: ['default', new TallyReporter()],
     projects: [
       {
+        extends: true,
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
@@ -17,6 +34,7 @@ export default defineConfig({
         },
       },
       {
+        extends: true,
         test: {
           name: 'interop',
           include: ['test/interop/*.test.ts'],

@@ -50,7 +50,7 @@ function cell(row: RegExp, column: RegExp): string {
   return passed === 0 ? '' : `✓ ${passed}`
 }
 
-const cells = rows.map(([what, row]) => [what, ...columns.map(([, column]) => cell(row, column))])
+const cells = rows.map(([what, row]) => [what].concat(columns.map(([, column]) => cell(row, column))))
 for (const line of cells) if (line.slice(1).every((c) => c === '')) throw new Error(`no test shows: ${line[0]}`)
 const table = [
   `| | ${columns.map(([name]) => name).join(' | ')} |`,

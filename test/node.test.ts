@@ -119,12 +119,12 @@ describe.each(Object.entries(links))('two nodes over %s', (_name, link) => {
   }, 60_000)
 })
 
-describe('a node', () => {
-  const pairOf = async (more: NodeOptions = {}): Promise<[Node, Node]> => {
-    const options = links.memory()
-    return [await started({ ...options(), ...more }), await started({ ...options(), ...more })]
-  }
+async function pairOf(more: NodeOptions = {}): Promise<[Node, Node]> {
+  const options = links.memory()
+  return [await started({ ...options(), ...more }), await started({ ...options(), ...more })]
+}
 
+describe('a node', () => {
   it('opens nothing until start, listens once, and starts again after stop', async () => {
     const node = await createNode({ transports: [tcp()], listen: ['/ip4/127.0.0.1/tcp/0'] })
     expect(node.addrs()).toEqual([])

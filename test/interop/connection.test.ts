@@ -104,21 +104,24 @@ for (const kind of ['go', 'js', 'py'] as const) {
       expect(node.connections()[0]?.direction).toBe('inbound')
     })
 
-    it.skipIf(kind === 'py')('resets a stream, and hears of a reset, without losing the connection', async () => {
-      const stream = await node.newStream(there, '/reset/1.0.0')
-      await stream.write(new Uint8Array([1]))
-      await expect(stream.read()).rejects.toBeInstanceOf(ClosedError)
-      expect(await stream.closed).toMatchObject({ by: 'remote' })
-      const asked = peer.call('echo', {
-        addr: addrOf(node),
-        protocol: '/reset/1.0.0',
-        bytes: base64(new Uint8Array(9)),
+    // py-libp2p's lab peer has no handler that resets.
+    if (kind !== 'py') {
+      it('resets a stream, and hears of a reset, without losing the connection', async () => {
+        const stream = await node.newStream(there, '/reset/1.0.0')
+        await stream.write(new Uint8Array([1]))
+        await expect(stream.read()).rejects.toBeInstanceOf(ClosedError)
+        expect(await stream.closed).toMatchObject({ by: 'remote' })
+        const asked = peer.call('echo', {
+          addr: addrOf(node),
+          protocol: '/reset/1.0.0',
+          bytes: base64(new Uint8Array(9)),
+        })
+        // js-libp2p shows its user a reset as an early end; it does so for go-libp2p's resets too.
+        if (kind === 'js') expect((await asked)['bytes']).toBe('')
+        else await expect(asked).rejects.toThrow(/reset.*42/)
+        expect(await Array.fromAsync(node.ping(there))).toHaveLength(1)
       })
-      // js-libp2p shows its user a reset as an early end; it does so for go-libp2p's resets too.
-      if (kind === 'js') expect((await asked)['bytes']).toBe('')
-      else await expect(asked).rejects.toThrow(/reset.*42/)
-      expect(await Array.fromAsync(node.ping(there))).toHaveLength(1)
-    })
+    }
 
     it('is told na for a protocol that rhiza does not have', async () => {
       await expect(peer.call('echo', { addr: addrOf(node), protocol: '/none/9', bytes: '' })).rejects.toThrow()

@@ -1,0 +1,50 @@
+/* README's examples are the files in examples/, word for word, and they do what README says. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it, vi } from 'vitest'
+import { version } from '../src/version.ts'
+
+const root = join(import.meta.dirname, '..')
+const read = (name: string): string => readFileSync(join(root, name), 'utf8')
+const readme = read('README.md')
+const manifest = JSON.parse(read('package.json')) as {
+  version: string
+  exports: Record<string, string>
+  dependencies: Record<string, string>
+  scripts: Record<string, string>
+}
+
+const examples: readonly [string, () => Promise<unknown>, string][] = [
+  ['exchange', () => import('../examples/exchange.ts'), 'hello from rhiza\n'],
+  ['protocol', () => import('../examples/protocol.ts'), 'IS ANYBODY THERE?\n'],
+  ['repo', () => import('../examples/repo.ts'), 'docs directory 0\nreadme.txt file 8\nore\n'],
+]
+
+describe('README', () => {
+  it.each(examples)('shows examples/%s.ts, which prints what it should', async (name, run, output) => {
+    expect(readme).toContain(`\`\`\`ts\n${read(`examples/${name}.ts`)}\`\`\``)
+    const printed: string[] = []
+    const keep = (chunk: unknown): boolean => {
+      printed.push(typeof chunk === 'string' ? chunk : Buffer.from(chunk as Uint8Array).toString())
+      return true
+    }
+    const write = vi.spyOn(process.stdout, 'write').mockImplementation(keep)
+    const log = vi.spyOn(console, 'log').mockImplementation((...words) => void keep(`${words.join(' ')}\n`))
+    try {
+      await run()
+    } finally {
+      write.mockRestore()
+      log.mockRestore()
+    }
+    expect(printed.join('')).toBe(output)
+  })
+
+  it('names every subpath, every dependency and only commands that there are', () => {
+    for (const path of Object.keys(manifest.exports)) {
+      if (path !== './package.json') expect(readme).toContain(`\`rhiza${path.slice(1)}\``)
+    }
+    for (const name of Object.keys(manifest.dependencies)) expect(readme).toContain(`[${name}]`)
+    for (const [, script] of readme.matchAll(/npm run ([\w:]+)/g)) expect(manifest.scripts).toHaveProperty(script ?? '')
+    expect(manifest.version).toBe(version)
+  })
+})
