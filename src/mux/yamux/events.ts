@@ -27,3 +27,25 @@ export type SessionEvent<Owner> =
   | { type: 'failed'; reason: Error }
   /** close() is done: the Go Away has been pulled, or its time is over. */
   | { type: 'drained' }
+
+export class EventQueue<Owner> {
+  #events: SessionEvent<Owner>[] = []
+  #at = 0
+
+  push(event: SessionEvent<Owner>): void {
+    this.#events.push(event)
+  }
+
+  next(): SessionEvent<Owner> | undefined {
+    const event = this.#events[this.#at]
+    if (event !== undefined) {
+      this.#at++
+      return event
+    }
+    if (this.#at > 0) {
+      this.#events = []
+      this.#at = 0
+    }
+    return undefined
+  }
+}

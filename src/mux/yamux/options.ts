@@ -45,11 +45,21 @@ export const sessionDefaults = {
   closeTimeoutMs: 5_000,
 } as const satisfies Required<SessionOptions>
 
+// What no option changes.
+/** Pings of the peer that wait for a reply; go-yamux PingBacklog. */
+export const maxPongs = 32
+/** Resets of streams we refused that wait to leave. */
+export const maxRefusals = 1024
+/** Bytes a stream's reader must have taken before its window grows: small talk keeps the small window. */
+export const growAfterBytes = 64 * KiB
+/** Bytes of one transmit at most, whatever room the wire claims. */
+export const maxTransmitBytes = 1024 * KiB
+
 /** The options with their defaults; throws RangeError on those that make no sense. */
 export function sessionOptions(options: SessionOptions): Required<SessionOptions> {
   const all: Required<SessionOptions> = { ...sessionDefaults, ...options }
   for (const [name, value] of Object.entries(all)) {
-    if (typeof value === 'number' && !(value > 0)) throw new RangeError(`${name} must be above 0, got ${value}`)
+    if (typeof value !== 'number' || !(value > 0)) throw new RangeError(`${name} must be above 0, got ${value}`)
   }
   const { maxStreamWindowBytes, maxFrameBytes } = all
   if (maxStreamWindowBytes < initialWindowBytes || maxStreamWindowBytes > maxU32)

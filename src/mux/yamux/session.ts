@@ -7,24 +7,30 @@ import type { Core } from '../../core.ts'
 import { LimitError, ProtocolError, type ErrorCode } from '../../errors.ts'
 import { Channel } from './channel.ts'
 import { FrameDecoder } from './decoder.ts'
-import type { SessionEvent } from './events.ts'
-import { Packer, flag, frameType, goAwayCode, initialWindowBytes, maxU32, version, type Header } from './frame.ts'
+import { EventQueue, type SessionEvent } from './events.ts'
+import {
+  Packer,
+  flag,
+  frameType,
+  goAwayCode,
+  initialWindowBytes,
+  maxU32,
+  version,
+  type Header,
+  resetCode,
+} from './frame.ts'
 import { UsedIds } from './ids.ts'
 import { KeepAlive } from './keepalive.ts'
-import { sessionOptions, type SessionOptions } from './options.ts'
+import {
+  growAfterBytes,
+  maxPongs,
+  maxRefusals,
+  maxTransmitBytes,
+  sessionOptions,
+  type SessionOptions,
+} from './options.ts'
+import { SendQuota } from './quota.ts'
 import { ReadyList } from './ready.ts'
-
-/** Pings of the peer that wait for a reply; go-yamux PingBacklog. */
-const maxPongs = 32
-/** Resets of streams we refused that wait to leave. */
-const maxRefusals = 1024
-/** Bytes a stream's reader must have taken before its window grows: small talk keeps the small window. */
-const growAfterBytes = 64 * 1024
-/** Bytes of one transmit at most, whatever room the wire claims. */
-const maxTransmitBytes = 1024 * 1024
-
-/** Stream reset codes of go-libp2p (core/network/mux.go). */
-export const resetCode = { resourceLimit: 0x1002, shutdown: 0x1007 } as const
 
 export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uint8Array[]> {
   readonly #options: Required<SessionOptions>
@@ -41,11 +47,11 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   #backlog = 0
   #unacked = 0
   #slotWanted = false
-  #remoteGoAway: number | undefined
+  /** Code of the peer's Go Away. */
+  remoteGoAway: number | undefined = undefined
 
   // What is sent: sums, and the lists of those who have something to send.
-  #queued = 0
-  readonly #blocked = new Set<Channel<Owner>>()
+  readonly #quota: SendQuota<Owner>
   #controls: Channel<Owner>[] = []
   readonly #ready = new ReadyList<Owner>()
   #pongs: number[] = []
@@ -65,7 +71,10 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     body: (bytes) => {
       if (this.#body !== undefined) this.#deliver(this.#body, bytes)
     },
-    bodyEnd: () => this.#endBody(),
+    bodyEnd: () => {
+      if (this.#body !== undefined && this.#bodyFin) this.#finByPeer(this.#body)
+      this.#body = undefined
+    },
   })
   #body: Channel<Owner> | undefined
   #bodyFin = false
@@ -77,8 +86,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   #closeCode = 0
   #hurry = false
 
-  #events: SessionEvent<Owner>[] = []
-  #eventAt = 0
+  readonly #events = new EventQueue<Owner>()
 
   /** `firstId` other than 1 or 2: as if so many streams had been there (for tests). */
   constructor(
@@ -93,22 +101,17 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     this.#nextId = firstId
     this.#used = new UsedIds(role === 'initiator' ? 2 : 1)
     this.#heardAt = now
+    const { sendQueueBytes, maxQueuedBytes } = this.#options
+    this.#quota = new SendQuota(sendQueueBytes, maxQueuedBytes, (channel) =>
+      this.#events.push({ type: 'writable', channel }),
+    )
     this.#keepAlive = new KeepAlive(this.#options.keepAliveMs, this.#options.keepAliveTimeoutMs, now)
   }
 
   // --- events, time -------------------------------------------------------------------------------------------------
 
   next(): SessionEvent<Owner> | undefined {
-    const event = this.#events[this.#eventAt]
-    if (event === undefined) {
-      if (this.#eventAt > 0) {
-        this.#events = []
-        this.#eventAt = 0
-      }
-      return undefined
-    }
-    this.#eventAt++
-    return event
+    return this.#events.next()
   }
 
   get deadline(): number {
@@ -119,7 +122,10 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     if (this.#state === 'over') return
     if (now >= this.#closeAt) {
       // Once to send what can be sent without waiting for the peer, once more because even that had no room.
-      if (this.#hurry) this.#end()
+      if (this.#hurry) {
+        this.#end()
+        return
+      }
       this.#hurry = true
       this.#closeAt = now + this.#options.closeTimeoutMs / 4
     }
@@ -132,13 +138,8 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   /** Why open() is of no use, or undefined. */
   get refusal(): 'closed' | 'remote' | 'exhausted' | undefined {
     if (this.#state !== 'open') return 'closed'
-    if (this.#remoteGoAway !== undefined) return 'remote'
+    if (this.remoteGoAway !== undefined) return 'remote'
     return this.#nextId + 2 * this.#unborn.size > maxU32 ? 'exhausted' : undefined
-  }
-
-  /** Code of the peer's Go Away. */
-  get remoteGoAway(): number | undefined {
-    return this.#remoteGoAway
   }
 
   /** A stream of ours; undefined: the ACK backlog is full, a `slot` event will come. Look at `refusal` first. */
@@ -168,12 +169,8 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   write(channel: Channel<Owner>, chunks: readonly Uint8Array[]): boolean {
     const before = channel.queued
     for (const chunk of chunks) if (chunk.length > 0) channel.enqueue(chunk)
-    this.#queued += channel.queued - before
     if (channel.queued > 0 && channel.sendWindow.available > 0) this.#ready.push(channel)
-    if (this.#mayWrite(channel)) return true
-    channel.blocked = true
-    this.#blocked.add(channel)
-    return false
+    return this.#quota.add(channel, channel.queued - before)
   }
 
   /** FIN, behind what is queued. */
@@ -294,7 +291,10 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
       return
     }
     // Whatever comes on it tells that the peer has it, also from those who forget the ACK.
-    if (channel.opening === 'syn-sent') this.#acknowledge(channel)
+    if (channel.opening === 'syn-sent') {
+      channel.opening = 'established'
+      this.#freeSlot()
+    }
     if (rst) {
       this.#body = undefined
       this.#resetByPeer(channel, isData ? 0 : length)
@@ -359,12 +359,6 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     else if (channel.receiving === 'discarding') this.taken(channel, bytes.length)
   }
 
-  #endBody(): void {
-    const channel = this.#body
-    this.#body = undefined
-    if (channel !== undefined && this.#bodyFin) this.#finByPeer(channel)
-  }
-
   #finByPeer(channel: Channel<Owner>): void {
     if (channel.receiving !== 'open' && channel.receiving !== 'discarding') return
     channel.receiving = 'ended'
@@ -374,18 +368,12 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
 
   #resetByPeer(channel: Channel<Owner>, code: number): void {
     if (channel.over) return
-    const readable = channel.receiving === 'ended'
-    if (readable) {
+    if (channel.receiving === 'ended') {
       // The peer had finished: only our direction is lost, and what waits may still be read.
       this.#stopSending(channel)
       if (channel.receiveWindow.unread === 0) this.#forget(channel)
     } else this.#kill(channel)
     this.#events.push({ type: 'reset', channel, code })
-  }
-
-  #acknowledge(channel: Channel<Owner>): void {
-    channel.opening = 'established'
-    this.#freeSlot()
   }
 
   #freeSlot(): void {
@@ -406,7 +394,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   }
 
   #farewell(code: number): void {
-    this.#remoteGoAway ??= code
+    this.remoteGoAway ??= code
     this.#events.push({ type: 'goaway', code })
   }
 
@@ -442,11 +430,8 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
 
   #stopSending(channel: Channel<Owner>): void {
     channel.sending = 'reset'
-    this.#queued -= channel.dropQueue()
-    if (channel.blocked) {
-      channel.blocked = false
-      this.#blocked.delete(channel)
-    }
+    this.#quota.forget(channel)
+    this.#quota.remove(channel, channel.dropQueue())
   }
 
   /** Both directions end here and now. */
@@ -486,12 +471,6 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
 
   // --- sending ------------------------------------------------------------------------------------------------------
 
-  #mayWrite(channel: Channel<Owner>): boolean {
-    const { sendQueueBytes, maxQueuedBytes } = this.#options
-    // The small share keeps streams that the peer does read alive beside many that it does not.
-    return channel.queued < (this.#queued < maxQueuedBytes ? sendQueueBytes : sendQueueBytes / 16)
-  }
-
   #control(channel: Channel<Owner>): void {
     if (channel.controlled) return
     channel.controlled = true
@@ -499,7 +478,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   }
 
   get #leaving(): boolean {
-    return this.#state === 'closing' && (this.#queued === 0 || this.#hurry)
+    return this.#state === 'closing' && (this.#quota.queued === 0 || this.#hurry)
   }
 
   get pending(): boolean {
@@ -569,8 +548,8 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   #sendControl(channel: Channel<Owner>): void {
     const out = this.#packer
     if (channel.sending === 'reset') {
-      const { resetCode } = channel
-      if (resetCode !== undefined) out.header(frameType.windowUpdate, flag.rst, channel.id, resetCode)
+      const code = channel.resetCode
+      if (code !== undefined) out.header(frameType.windowUpdate, flag.rst, channel.id, code)
       return
     }
     const { receiving, receiveWindow } = channel
@@ -600,20 +579,10 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     this.#packer.header(frameType.data, flags, channel.id, size)
     channel.dequeue(size, this.#packer)
     channel.sendWindow.consume(size)
-    const wasFull = this.#queued >= this.#options.maxQueuedBytes
-    this.#queued -= size
     if (channel.queued === 0) {
       if (channel.sending === 'finishing') this.#sendFin(channel)
     } else if (channel.sendWindow.available > 0) this.#ready.push(channel)
-    if (channel.blocked) this.#unblock(channel)
-    if (wasFull && this.#queued < this.#options.maxQueuedBytes) for (const other of this.#blocked) this.#unblock(other)
-  }
-
-  #unblock(channel: Channel<Owner>): void {
-    if (!this.#mayWrite(channel)) return
-    channel.blocked = false
-    this.#blocked.delete(channel)
-    this.#events.push({ type: 'writable', channel })
+    this.#quota.remove(channel, size)
   }
 
   #sendFarewell(): void {

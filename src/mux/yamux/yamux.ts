@@ -369,6 +369,7 @@ class Yamux implements Muxer, Home {
   }
 
   #failed(reason: Error): void {
+    this.#drive.flush() // the Go Away, when there is room
     const code = reason instanceof ProtocolError ? reason.wireCode : 0
     this.#end({ by: reason instanceof TimeoutError ? 'transport' : 'local', code, reason })
   }
@@ -389,7 +390,6 @@ class Yamux implements Muxer, Home {
     for (const channel of this.session.live()) channel.owner?.lose(info, true)
     for (const acceptor of this.#acceptors.splice(0)) acceptor.resolve(null)
     this.#serveOpeners()
-    this.#drive.flush() // a Go Away, when there is room
     this.#drive.stop()
     this.#linger = this.#env.clock.setTimer(this.#closeTimeoutMs, () => this.#drop(info.reason))
     const gone = (): void => this.#finish()

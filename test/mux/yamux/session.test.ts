@@ -411,6 +411,15 @@ describe('limits', () => {
     expect(lab.events()).toEqual(['writable 3'])
   })
 
+  it('wakes the writers of others when a reset makes room', () => {
+    const lab = new Lab('initiator', { maxQueuedBytes: 512 * KiB })
+    const [stuck, other] = [lab.open(), lab.open()]
+    lab.session.write(stuck, [bytes(600 * KiB)])
+    expect(lab.session.write(other, [bytes(20 * KiB)])).toBe(false)
+    lab.session.reset(stuck, 0)
+    expect(lab.events()).toEqual(['writable 0'])
+  })
+
   it('runs out of ids after 2^31 streams', () => {
     const session = new Session('initiator', 0, {}, 0xffff_fffd)
     session.open()
