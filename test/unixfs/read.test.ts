@@ -305,6 +305,11 @@ describe('a DAG that lies is bad-dag', () => {
     }
     expect(await collect(cat(blocks, cid))).toHaveLength(0)
     expect(blocks.asked).toHaveLength(1)
+    const byte = parseCid('f0155000161')
+    const around = { type: file, filesize: 2, blocksizes: [1, 0, 1] }
+    const root = blocks.node([{ cid: byte }, { cid }, { cid: byte }], around)
+    expect(await collect(cat(blocks, root))).toEqual(fromUtf8('aa'))
+    expect(blocks.asked).toHaveLength(2)
   })
 
   test('a few wide blocks that would make ten thousands of parts wait', async () => {
