@@ -13,7 +13,7 @@ export type PeerKind = 'go' | 'js' | 'py'
 export type Answer = Record<string, unknown>
 
 /** What scripts/peers.sh wrote; null where a toolchain was missing. */
-interface Built {
+export interface Built {
   ipfs: string | null
   goPeer: string | null
   jsDir: string | null
@@ -32,7 +32,7 @@ export interface Available {
 }
 
 export interface Peer {
-  readonly kind: PeerKind
+  readonly kind: PeerKind | 'rhiza'
   readonly pid: number
   readonly peerId: string
   /** Multiaddrs with the peer id. */
@@ -87,6 +87,11 @@ function find(): { built: Built; reason: string } {
     .map(([name]) => name)
   found = { built, reason: missing.length === 0 ? '' : `scripts/peers.sh could not build: ${missing.join(', ')}` }
   return found
+}
+
+/** Where the peers lie. Starts and builds nothing. */
+export function builtPeers(): Built {
+  return find().built
 }
 
 /** Which peers are built. Starts and builds nothing. */
@@ -167,7 +172,12 @@ function ended(child: ChildProcessWithoutNullStreams, graceMs: number): Promise<
 /** Starts a peer and waits until it listens. It ends by stop(), and by itself when this process is gone. */
 export async function startPeer(kind: PeerKind, args: string[] = []): Promise<Peer> {
   const [file, before] = command(kind)
-  const child = spawn(file, [...before, ...args])
+  return startProcess(kind, file, [...before, ...args])
+}
+
+/** The same for any program that speaks the lab's lines. */
+export async function startProcess(kind: Peer['kind'], file: string, args: string[]): Promise<Peer> {
+  const child = spawn(file, args)
   endWithUs(child)
   const log = tail(child)
   const waiting = new Map<number, { resolve: (a: Answer) => void; reject: (e: Error) => void }>()

@@ -1,0 +1,45 @@
+/* From the start of a process until it listens: a bare Node, rhiza as installed, js-libp2p with the same protocols, go. */
+import { builtPeers } from '../test/interop/peers.ts'
+import { bench, firstLine, install, interleave } from './lib.ts'
+
+const done = `process.stdout.write('up\\n')`
+const rhiza = `
+import { createNode } from 'rhiza'
+const node = await createNode({ listen: ['/ip4/127.0.0.1/tcp/0'] })
+await node.start()
+${done}`
+const js = `
+import { noise } from '@libp2p/noise'
+import { identify } from '@libp2p/identify'
+import { ping } from '@libp2p/ping'
+import { tcp } from '@libp2p/tcp'
+import { yamux } from '@libp2p/yamux'
+import { createLibp2p } from 'libp2p'
+await createLibp2p({
+  addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
+  transports: [tcp()], connectionEncrypters: [noise()], streamMuxers: [yamux()],
+  services: { identify: identify(), ping: ping() },
+})
+${done}`
+
+const run = (code: string, cwd?: string): Promise<number> =>
+  firstLine(process.execPath, ['--input-type=module', '-e', code], cwd)
+
+void bench('cold-start', { rounds: 15, seconds: 300 }, async ({ rounds, kinds }) => {
+  using installed = await install()
+  const { jsDir, goPeer } = builtPeers()
+  const start: Record<string, () => Promise<number>> = {
+    'bare node': () => run(done),
+    rhiza: () => run(rhiza, installed.path),
+    js: () => run(js, jsDir ?? ''),
+    go: () => firstLine(goPeer ?? '', ['--bitswap', 'none']),
+  }
+  const all = ['bare node', ...kinds]
+  const measure = async (kind: string): Promise<{ 'to listening': number }> => ({
+    'to listening': (await start[kind]?.()) ?? Number.NaN,
+  })
+  for (const kind of all) await measure(kind)
+  return {
+    works: await interleave({ rounds, kinds: all }, { 'to listening': { unit: 'ms', better: 'lower' } }, measure),
+  }
+})

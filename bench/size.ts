@@ -1,0 +1,73 @@
+/*
+ * What it costs to have rhiza: packages and MB of an install, gzip kB of the browser bundles of the portable parts.
+ * js bundles are made here from the lab's packages with the same settings; what the lab installs is not a fair install.
+ */
+import { readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { build } from 'esbuild'
+import { builtPeers } from '../test/interop/peers.ts'
+import { bench, install, interleave, progress, root, type Sample } from './lib.ts'
+
+const rhizaBase = `export { createNode } from './src/node.ts'`
+const rhizaContent = `${rhizaBase}; export { createKit } from './src/kit/kit.ts'`
+const jsBase = `
+export { noise } from '@libp2p/noise'; export { yamux } from '@libp2p/yamux'; export { createLibp2p } from 'libp2p'
+export { identify } from '@libp2p/identify'; export { ping } from '@libp2p/ping'`
+const jsContent = `${jsBase}
+export { withBitswap } from '@helia/bitswap'; export { withLibp2pLight } from '@helia/libp2p'
+export { unixfs } from '@helia/unixfs'; export { createHeliaLight } from 'helia'`
+
+/** Gzip kB of an ES module for browsers. */
+async function bundle(contents: string, resolveDir: string): Promise<number> {
+  const { outputFiles } = await build({
+    stdin: { contents, resolveDir },
+    bundle: true,
+    minify: true,
+    write: false,
+    format: 'esm',
+    platform: 'browser',
+    target: 'es2023',
+    logLevel: 'error',
+  })
+  return gzipSync(outputFiles[0]?.contents ?? '', { level: 9 }).length / 1000
+}
+
+function bytesIn(path: string): number {
+  let sum = 0
+  for (const entry of readdirSync(path, { recursive: true, withFileTypes: true })) {
+    if (entry.isFile()) sum += statSync(join(entry.parentPath, entry.name)).size
+  }
+  return sum
+}
+
+const packagesIn = (path: string): number =>
+  readdirSync(path, { recursive: true, withFileTypes: true }).filter(
+    (entry) =>
+      entry.isFile() && entry.name === 'package.json' && /node_modules\/(@[^/]+\/)?[^/]+$/.test(entry.parentPath),
+  ).length
+
+void bench('size', { rounds: 1, seconds: 300 }, async ({ kinds }) => {
+  using installed = await install()
+  const modules = join(installed.path, 'node_modules')
+  const rhiza = { packages: packagesIn(modules), install: bytesIn(modules) / 1e6 }
+  progress(`installed: ${rhiza.packages} packages, ${rhiza.install.toFixed(1)} MB`)
+  const measure = async (kind: string): Promise<Sample> => {
+    const at = kind === 'rhiza' ? root : (builtPeers().jsDir ?? '')
+    const [base, content] = kind === 'rhiza' ? [rhizaBase, rhizaContent] : [jsBase, jsContent]
+    return {
+      'bundle: noise, yamux, identify, ping': await bundle(base, at),
+      'bundle: and bitswap, unixfs': await bundle(content, at),
+      ...(kind === 'rhiza' && rhiza),
+    }
+  }
+  const less = { better: 'lower' } as const
+  const works = {
+    packages: { unit: 'packages', ...less },
+    install: { unit: 'MB', ...less },
+    'bundle: noise, yamux, identify, ping': { unit: 'kB gzip', ...less },
+    'bundle: and bitswap, unixfs': { unit: 'kB gzip', ...less },
+  }
+  const compared = kinds.filter((kind) => kind !== 'go')
+  return { works: await interleave({ rounds: 1, kinds: compared }, works, measure) }
+})
