@@ -1,6 +1,6 @@
 /* The receive queue that every Stream is built on, with the promise plumbing it needs. */
 import { empty } from './bytes.ts'
-import { type CloseInfo } from './errors.ts'
+import { ClosedError, type CloseInfo } from './errors.ts'
 import type { Stream } from './stream.ts'
 
 /** A promise and its settlers. */
@@ -34,6 +34,13 @@ export function quiet<T>(promise: Promise<T>): Promise<T> {
 /** A rejected promise that may be dropped. */
 export function rejected(reason: Error): Promise<never> {
   return quiet(Promise.reject(reason))
+}
+
+/** What writes (and reads, where we did not do it ourselves) reject with once a stream is over. */
+export function closedBy(info: CloseInfo): ClosedError {
+  return info.reason instanceof ClosedError
+    ? info.reason
+    : new ClosedError(`stream closed by ${info.by}`, info, 'reset')
 }
 
 const iteration = (value: Uint8Array | null): IteratorResult<Uint8Array, undefined> =>

@@ -5,7 +5,7 @@
  */
 import { byteLength } from './bytes.ts'
 import { ClosedError, asError, type CloseInfo } from './errors.ts'
-import { Inbox, cleanClose, deferred, done, iterate, quiet, rejected, type Deferred } from './inbox.ts'
+import { Inbox, cleanClose, closedBy, deferred, done, iterate, quiet, rejected, type Deferred } from './inbox.ts'
 import type { Stream } from './stream.ts'
 
 /** What a Wire calls. Never called before start(), nor after our own abort(). */
@@ -158,8 +158,7 @@ export class WireStream implements Stream {
 
   #fail(info: CloseInfo): void {
     if (this.#gone !== undefined) return
-    const gone =
-      info.reason instanceof ClosedError ? info.reason : new ClosedError(`stream closed by ${info.by}`, info, 'reset')
+    const gone = closedBy(info)
     this.#gone = gone
     // What came before the peer's FIN is complete: only we ourselves throw it away.
     if (info.by === 'local') this.#inbox.fail(info.reason ?? gone)
@@ -232,7 +231,7 @@ export class StreamWire implements Wire {
     this.#highWaterBytes = highWaterBytes
     // While the sink has us paused we do not read: a reset shows here only.
     void stream.closed.then((info) => {
-      if (!isClean(info)) this.#fail(info.reason ?? new ClosedError(`stream closed by ${info.by}`, info, 'reset'))
+      if (!isClean(info)) this.#fail(info.reason ?? closedBy(info))
     })
   }
 
