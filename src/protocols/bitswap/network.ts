@@ -192,8 +192,11 @@ export class Network {
   #drain(lost?: PeerId): void {
     if (this.#draining || !this.#running) return
     this.#draining = true
-    for (let event = this.#fetcher.next(); event !== undefined; event = this.#fetcher.next()) this.#event(event, lost)
-    this.#draining = false
+    try {
+      for (let event = this.#fetcher.next(); event !== undefined; event = this.#fetcher.next()) this.#event(event, lost)
+    } finally {
+      this.#draining = false
+    }
     const { deadline } = this.#fetcher
     if (deadline >= this.#timerAt) return
     this.#timer?.cancel()

@@ -273,7 +273,11 @@ export class Fetcher {
 
   /** Sees to it that somebody is asked for the block, or that the want fails. */
   #place(want: Want, now: number): void {
-    if (want.done || want.relied > 0) return
+    if (want.done) return
+    if (want.relied > 0) {
+      this.#spread(want, now)
+      return
+    }
     let best: Ask | undefined
     let hope = false
     for (const ask of want.asks.values()) {
@@ -283,10 +287,9 @@ export class Fetcher {
       if (open && ask.peer.state === 'ready' && (best === undefined || this.#better(ask, best))) best = ask
     }
     if (best !== undefined) {
-      const cold = this.#class(best) < 1
       if (best.peer.free) this.#askBlock(best, now)
       else for (const ask of want.asks.values()) this.#enqueue(ask)
-      if (cold) for (const ask of want.asks.values()) this.#askHave(ask, now)
+      this.#spread(want, now)
     } else if (!hope) {
       const id = want.spare.shift()
       if (id === undefined) {
@@ -296,6 +299,15 @@ export class Fetcher {
         this.#place(want, now)
       }
     }
+  }
+
+  /** While nobody who is asked for the block has proven good, the others are asked whether they have it. */
+  #spread(want: Want, now: number): void {
+    if (want.asks.size < 2) return
+    for (const ask of want.asks.values()) {
+      if (ask.state === 'asked-block' && !ask.late && this.#class(ask) > 0) return
+    }
+    for (const ask of want.asks.values()) this.#askHave(ask, now)
   }
 
   #enqueue(ask: Ask): void {
@@ -494,7 +506,7 @@ export class Fetcher {
         again.push(ask.want)
       } else if (ask.state === 'asked-block' && !ask.late) {
         // Somebody else may be asked too, but we still listen.
-        if (ageMs < (silentMs < peerTimeoutMs / 2 ? peerTimeoutMs : peerTimeoutMs / 2)) continue
+        if (ageMs < this.#patience(ask, silentMs)) continue
         ask.late = true
         ask.want.relied--
         again.push(ask.want)
@@ -502,5 +514,15 @@ export class Fetcher {
     }
     for (const want of again) this.#place(want, now)
     this.#refill(peer, now)
+  }
+
+  /** How long a block is waited for before another peer is asked as well. */
+  #patience(ask: Ask, silentMs: number): number {
+    const { peerTimeoutMs } = this.#options
+    // In a peer that sends we trust; a silent one loses to whoever is known to have the block.
+    if (silentMs >= peerTimeoutMs / 10 && [...ask.want.asks.values()].some((a) => a.state === 'have')) {
+      return peerTimeoutMs / 10
+    }
+    return silentMs >= peerTimeoutMs / 2 ? peerTimeoutMs / 2 : peerTimeoutMs
   }
 }

@@ -83,8 +83,7 @@ function short(e: FetchEvent): string {
       return `unavailable ${keys.indexOf(e.key)}: ${e.tried.map((t) => `${t.what} ${String(t.reason)}`).join(', ')}`
     case 'violation':
       return `violation ${e.peer}`
-    case 'connect':
-    case 'send':
+    default:
       return `${e.type} ${e.peer}`
   }
 }
@@ -155,21 +154,43 @@ describe('Fetcher', () => {
 
   it('asks another after half the time of silence, still takes the late block, and cancels', () => {
     const t = new Bench()
-    t.ready('a', 'b')
-    t.want(1, 'a', 'b')
+    t.ready('a')
+    t.fetcher.ready('old', false, 0)
+    t.want(1, 'a', 'old')
     t.told('a')
-    t.told('b')
-    t.presence('b', 1, true)
     t.advance(499)
-    expect(t.told('b')).toEqual([])
+    expect(t.told('old')).toEqual([])
     t.advance(51)
-    expect(t.told('b')).toEqual(['block 1'])
+    expect(t.told('old')).toEqual(['full', 'block 1'])
     expect(t.told('a')).toEqual([])
     t.block('a', 1)
     expect(t.events()).toEqual(['block 1 from a'])
-    expect(t.told('b')).toEqual(['cancel 1'])
-    t.block('b', 1)
-    expect(t.ledgers.get('b')).toMatchObject({ duplicates: 1, unasked: 0 })
+    expect(t.told('old')).toEqual(['cancel 1'])
+    t.block('old', 1)
+    expect(t.ledgers.get('old')).toMatchObject({ duplicates: 1, unasked: 0 })
+  })
+
+  it('asks who is known to have it after a tenth of the time', () => {
+    const t = new Bench()
+    t.ready('a', 'b')
+    t.want(1, 'a', 'b')
+    t.told('b')
+    t.presence('b', 1, true)
+    expect(t.told('b')).toEqual([])
+    t.advance(150)
+    expect(t.told('b')).toEqual(['block 1'])
+  })
+
+  it('asks a peer that comes later whether it has what an unproven one was asked for', () => {
+    const t = new Bench()
+    t.ready('a')
+    t.want(1, 'a', 'b')
+    expect(t.events()).toContain('connect b')
+    t.ready('b')
+    expect(t.told('b')).toEqual(['full', 'have 1'])
+    t.ready('c')
+    t.want(1, 'c')
+    expect(t.told('c')).toEqual(['full', 'have 1'])
   })
 
   it('gives up on a peer that never answers', () => {
@@ -288,8 +309,10 @@ describe('Fetcher', () => {
     t.want(1, 'a')
     t.want(1, 'b')
     expect(t.told('a')).toEqual(['full', 'block 1'])
+    expect(t.told('b')).toEqual(['full', 'have 1'])
     t.presence('a', 1, false)
-    expect(t.told('b')).toEqual(['full', 'block 1'])
+    t.presence('b', 1, true)
+    expect(t.told('b')).toEqual(['block 1'])
     t.block('b', 1)
     expect(t.events()).toEqual(['block 1 from b'])
   })

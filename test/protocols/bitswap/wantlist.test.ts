@@ -4,16 +4,27 @@ import type { WantEntry } from '../../../src/protocols/bitswap/wire.ts'
 
 const cid = (key: string): Uint8Array => new TextEncoder().encode(key)
 
-describe('OutboundWantlist', () => {
-  const take = (list: OutboundWantlist, max = 100): string | undefined => {
-    const m = list.take(max)
-    if (m === undefined) return undefined
-    const wants = m.wants.map(
-      (w) => `${w.cancel ? '-' : w.type === 'have' ? '?' : '+'}${new TextDecoder().decode(w.cid)}`,
-    )
-    return (m.full ? 'full ' : '') + wants.join(' ')
-  }
+const take = (list: OutboundWantlist, max = 100): string | undefined => {
+  const m = list.take(max)
+  if (m === undefined) return undefined
+  const wants = m.wants.map(
+    (w) => `${w.cancel ? '-' : w.type === 'have' ? '?' : '+'}${new TextDecoder().decode(w.cid)}`,
+  )
+  return (m.full ? 'full ' : '') + wants.join(' ')
+}
 
+const entry = (key: string, more: Partial<WantEntry> = {}): WantEntry => ({
+  cid: cid(key),
+  key,
+  hashCode: 0x12,
+  priority: 1,
+  cancel: false,
+  type: 'block',
+  sendDontHave: false,
+  ...more,
+})
+
+describe('OutboundWantlist', () => {
   it('sends everything first and changes after', () => {
     const list = new OutboundWantlist()
     expect(list.pending).toBe(false)
@@ -76,17 +87,6 @@ describe('OutboundWantlist', () => {
 })
 
 describe('InboundWantlist', () => {
-  const entry = (key: string, more: Partial<WantEntry> = {}): WantEntry => ({
-    cid: cid(key),
-    key,
-    hashCode: 0x12,
-    priority: 1,
-    cancel: false,
-    type: 'block',
-    sendDontHave: false,
-    ...more,
-  })
-
   it('takes wants in the order of their priority', () => {
     const list = new InboundWantlist(10)
     const { added } = list.apply(false, [
