@@ -354,6 +354,19 @@ describe('limits', () => {
     expect(open(7)).toEqual(['open'])
   })
 
+  it('counts a stream that is reset after its end only once', () => {
+    const lab = new Lab('responder', { maxInboundStreams: 1 })
+    lab.feed(frame('window SYN FIN', 1))
+    const { channel } = lab
+    lab.session.accepted(channel)
+    lab.session.finish(channel)
+    lab.sent()
+    expect(lab.events()).toContain('done 1')
+    lab.session.reset(channel, 1)
+    expect(lab.feed(frame('window SYN', 3))).toEqual(['open 3'])
+    expect(lab.feed(frame('window SYN', 5))[0]).toMatch(/^refused 5 maxInboundStreams/)
+  })
+
   it('waits with stream 257 of ours that the peer has not acknowledged', () => {
     const lab = new Lab('initiator')
     for (let i = 0; i < 256; i++) lab.open()
