@@ -147,26 +147,20 @@ export async function settle(): Promise<void> {
   for (let i = 0; i < 3; i++) await new Promise<void>((resolve) => systemEnv().turn(resolve))
 }
 
-/** The same bytes for the same seed (xorshift128+ is not secret: for tests only). */
+/** The same bytes for the same seed (the sfc32 generator is not secret: for tests only). */
 export class FakeRandom implements Random {
-  #a: number
-  #b: number
+  readonly #state: Uint32Array
 
   constructor(seed = 1) {
-    this.#a = (seed ^ 0x9e37_79b9) >>> 0 || 1
-    this.#b = (Math.imul(seed, 0x85eb_ca6b) ^ 0xc2b2_ae35) >>> 0 || 2
-    for (let i = 0; i < 8; i++) this.#word()
+    this.#state = Uint32Array.of(seed, 0x9e37_79b9, 0x85eb_ca6b, 1)
+    for (let i = 0; i < 12; i++) this.#word()
   }
 
   #word(): number {
-    let x = this.#a
-    const y = this.#b
-    this.#a = y
-    x ^= x << 23
-    x ^= x >>> 17
-    x ^= y ^ (y >>> 26)
-    this.#b = x >>> 0
-    return (this.#b + y) >>> 0
+    const [a = 0, b = 0, c = 0, counter = 0] = this.#state
+    const word = (a + b + counter) >>> 0
+    this.#state.set([b ^ (b >>> 9), c + (c << 3), ((c << 21) | (c >>> 11)) + word, counter + 1])
+    return word
   }
 
   bytes(size: number): Uint8Array {

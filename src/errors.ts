@@ -148,7 +148,10 @@ export class TimeoutError extends RhizaError {
 
 /** Whatever was thrown, as an Error: others may throw anything. */
 export function asError(thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(String(thrown))
+  if (thrown instanceof Error) return thrown
+  // Objects without a prototype have no text.
+  const text = typeof thrown === 'object' && thrown !== null ? Object.prototype.toString.call(thrown) : String(thrown)
+  return new Error(text, { cause: thrown })
 }
 
 /** The `code` of an error of ours, or undefined for anything else. */
