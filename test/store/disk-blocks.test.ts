@@ -94,12 +94,12 @@ async function wholeBlocks(): Promise<Set<string>> {
 }
 
 describe('blocks on the disk', () => {
-  it('lie where the flatfs of Kubo puts them', async () => {
+  it('lie where a flatfs with shard function next-to-last/1 puts them', async () => {
     const store = await openDiskBlocks(path)
     // The empty dag-pb directory: QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn.
     const bytes = Uint8Array.of(0x0a, 0x02, 0x08, 0x01)
     await store.put(CID.parse('QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn'), bytes)
-    expect(await onlyFile()).toBe(join(path, 'X3', 'CIQFTFEEHEDF6KLBT32BFAGLXEZL4UWFNWM4LFTLMXQBCERZ6CMLX3Y.data'))
+    expect(await onlyFile()).toBe(join(path, '3', 'CIQFTFEEHEDF6KLBT32BFAGLXEZL4UWFNWM4LFTLMXQBCERZ6CMLX3Y.data'))
     await store.close()
   })
 
@@ -108,10 +108,10 @@ describe('blocks on the disk', () => {
     const pairs = [1, 2, 3].map((byte) => blockOf(byte))
     await first.putMany(pairs)
     await first.close()
-    await mkdir(join(path, 'AA'))
+    await mkdir(join(path, 'A'))
     await writeFile(join(path, 'SHARDING'), 'not a shard')
-    await writeFile(join(path, 'AA', 'NOT-BASE32!.data'), 'x')
-    await writeFile(join(path, 'AA', 'CIQF.data'), 'x')
+    await writeFile(join(path, 'A', 'NOT-BASE32!.data'), 'x')
+    await writeFile(join(path, 'A', 'CIQF.data'), 'x')
     const again = await openDiskBlocks(path)
     for (const { cid, bytes } of pairs) expect(await again.get(cid)).toEqual(bytes)
     expect(await again.stat()).toEqual({ blocks: 3, bytes: 3000 })
