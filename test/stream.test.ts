@@ -156,6 +156,7 @@ describe('pair', () => {
     expect(await b.read()).toEqual(bytesOf(1))
     expect(await b.read()).toBe(null)
     expect(await b.closed).toEqual({ by: 'local', code: 0 })
+    await expect(b.write(bytesOf(1))).rejects.toMatchObject({ code: 'closed' })
   })
 
   it('what was sent before a FIN survives a later reset by the sender', async () => {
