@@ -27,6 +27,8 @@ export interface BlockStat {
 export interface Blockstore {
   /** Whether the block is there, without reading it: `get` may still find it corrupt. */
   has(cid: CID, options?: BlockOptions): Promise<boolean>
+  /** Bytes of the block, as little read as by `has`; undefined when it is absent. */
+  size(cid: CID, options?: BlockOptions): Promise<number | undefined>
   /** The block, not to be changed; undefined when it is absent or when what is stored no longer hashes to the CID. */
   get(cid: CID, options?: BlockOptions): Promise<Uint8Array | undefined>
   /**

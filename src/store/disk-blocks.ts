@@ -163,13 +163,17 @@ class DiskBlocks implements Blockstore {
     this.#env = options.env
   }
 
-  async has(cid: CID, { signal }: BlockOptions = {}): Promise<boolean> {
+  async has(cid: CID, options?: BlockOptions): Promise<boolean> {
+    return (await this.size(cid, options)) !== undefined
+  }
+
+  async size(cid: CID, { signal }: BlockOptions = {}): Promise<number | undefined> {
     const file = this.#locate(cid)
     return this.#use(file, signal, async () => {
-      if (identityBytes(cid) !== undefined) return true
-      if (file === undefined) return false
+      const identity = identityBytes(cid)
+      if (identity !== undefined || file === undefined) return identity?.length
       const stats = await this.#reads.run(() => stat(file.path).catch(nullIfMissing), signal)
-      return stats !== null && this.#corrupt.get(file.name) !== fingerprint(stats)
+      return stats === null || this.#corrupt.get(file.name) === fingerprint(stats) ? undefined : stats.size
     })
   }
 

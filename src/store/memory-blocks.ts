@@ -38,6 +38,10 @@ export class MemoryBlocks implements Blockstore {
     return identityBytes(cid) !== undefined || this.#blocks.has(toHex(cid.multihash.bytes))
   }
 
+  async size(cid: CID, options?: BlockOptions): Promise<number | undefined> {
+    return (await this.get(cid, options))?.length
+  }
+
   async get(cid: CID, options?: BlockOptions): Promise<Uint8Array | undefined> {
     this.#check(options)
     return identityBytes(cid) ?? this.#blocks.get(toHex(cid.multihash.bytes))?.bytes

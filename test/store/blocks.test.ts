@@ -62,8 +62,10 @@ describe.each(kinds)('a %s blockstore', (_kind, make) => {
     expect(await store.get(cid)).toBeUndefined()
     await store.put(cid, bytes)
     expect(await store.has(cid)).toBe(true)
+    expect(await store.size(cid)).toBe(5)
     expect(await store.get(cid)).toEqual(bytes)
     expect(await store.has(pair('other').cid)).toBe(false)
+    expect(await store.size(pair('other').cid)).toBeUndefined()
     await store.close()
   })
 
@@ -106,6 +108,7 @@ describe.each(kinds)('a %s blockstore', (_kind, make) => {
     const bytes = new TextEncoder().encode('inline')
     const cid = CID.createV1(raw, Digest.create(0, bytes))
     expect(await store.has(cid)).toBe(true)
+    expect(await store.size(cid)).toBe(6)
     expect(await store.get(cid)).toEqual(bytes)
     await store.put(cid, bytes)
     expect(await store.stat()).toEqual({ blocks: 0, bytes: 0 })
@@ -205,6 +208,7 @@ describe.each(kinds)('a %s blockstore', (_kind, make) => {
     await store.close()
     for (const call of [
       () => store.has(cid),
+      () => store.size(cid),
       () => store.get(cid),
       () => store.put(cid, bytes),
       () => store.putMany([{ cid, bytes }]),

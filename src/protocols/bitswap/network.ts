@@ -14,8 +14,8 @@ import { Outbound, readFrames, type LinkOptions } from './link.ts'
 import type { FetchEvent, Fetcher, Session } from './session.ts'
 import { decodeMessage, encodeMessage, protocolIds } from './wire.ts'
 
-/** What serving needs of a store. `size`, in bytes, lets small blocks go out at once where a peer asks whether we have them. */
-export type BlockSource = Pick<Blockstore, 'has' | 'get'> & { size?(cid: CID): Promise<number | undefined> }
+/** What serving needs of a store. With `size`, small blocks go out at once where a peer asks whether we have them. */
+export type BlockSource = Pick<Blockstore, 'has' | 'get'> & Partial<Pick<Blockstore, 'size'>>
 
 export interface NetworkOptions extends LinkOptions {
   /** For the rest of a message that began to arrive. */
@@ -352,7 +352,7 @@ export class Network {
     const { signal } = this.#stopping
     if (type === 'have') {
       if (this.#blocks.size === undefined) return this.#blocks.has(cid, { signal })
-      const size = await this.#blocks.size(cid)
+      const size = await this.#blocks.size(cid, { signal })
       if (size === undefined) return false
       if (size > this.#options.replaceHaveBytes) return true
     }
