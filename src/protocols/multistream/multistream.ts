@@ -2,7 +2,7 @@
 import { ProtocolError } from '../../errors.ts'
 import type { Stream } from '../../stream.ts'
 import { dialer, listener, opening, type Negotiation } from './negotiate.ts'
-import { encodeTokens } from './wire.ts'
+import { agreement, agreementIn, encodeTokens, type Agreement } from './wire.ts'
 
 export interface Selected {
   protocol: string
@@ -10,12 +10,16 @@ export interface Selected {
   rest: Uint8Array | undefined
 }
 
-/** Reads until `side` has an outcome. Rejects with ProtocolError, UnavailableError `no-protocol`, or the stream's error. */
-export async function settle(stream: Stream, side: Negotiation): Promise<Selected> {
-  for (;;) {
-    const chunk = await stream.read()
-    if (chunk === null) throw new ProtocolError('truncated', 'the peer ended the stream while negotiating a protocol')
-    const tokens = side.receive(chunk)
+async function next(stream: Stream): Promise<Uint8Array> {
+  const chunk = await stream.read()
+  if (chunk === null) throw new ProtocolError('truncated', 'the peer ended the stream while negotiating a protocol')
+  return chunk
+}
+
+/** Until `side`, which is given `chunk` first if there is one, has an outcome. */
+export async function settle(stream: Stream, side: Negotiation, chunk?: Uint8Array): Promise<Selected> {
+  for (let bytes = chunk ?? (await next(stream)); ; bytes = await next(stream)) {
+    const tokens = side.receive(bytes)
     if (tokens.length > 0) await stream.write(encodeTokens(...tokens))
     const { outcome } = side
     if (outcome?.error !== undefined) throw outcome.error
@@ -23,13 +27,44 @@ export async function settle(stream: Stream, side: Negotiation): Promise<Selecte
   }
 }
 
-/** The dialer's side: proposes `protocols` in order. */
+const behind = ({ protocol, bytes }: Agreement, chunk: Uint8Array): Selected => ({
+  protocol,
+  rest: chunk.length > bytes.length ? chunk.subarray(bytes.length) : undefined,
+})
+
+/*
+ * Nearly every negotiation is one chunk that proposes, or accepts, a protocol known to us: it is compared as bytes.
+ * Anything else takes the way through the machine, and means the same.
+ */
+
+/**
+ * The dialer's side: proposes `protocols` in order. Rejects with ProtocolError, UnavailableError `no-protocol`, or the
+ * stream's error, as all of these do.
+ */
 export async function select(stream: Stream, protocols: readonly string[]): Promise<Selected> {
-  await stream.write(encodeTokens(...opening(protocols)))
-  return settle(stream, dialer(protocols))
+  const [, first = ''] = opening(protocols)
+  await stream.write(agreement(first).bytes)
+  return confirm(stream, protocols)
+}
+
+/** The same once the agreement on the first of `protocols` was proposed. */
+export async function confirm(stream: Stream, protocols: readonly string[]): Promise<Selected> {
+  const chunk = await next(stream)
+  const agreed = agreementIn(chunk)
+  return agreed !== undefined && agreed.protocol === protocols[0]
+    ? behind(agreed, chunk)
+    : settle(stream, dialer(protocols), chunk)
 }
 
 /** The listener's side. */
-export function answer(stream: Stream, accepts: (proposal: string) => boolean): Promise<Selected> {
-  return settle(stream, listener(accepts))
+export async function answer(stream: Stream, accepts: (proposal: string) => boolean): Promise<Selected> {
+  const chunk = await next(stream)
+  const agreed = agreementIn(chunk)
+  if (agreed === undefined || !accepts(agreed.protocol)) {
+    const selected = await settle(stream, listener(accepts), chunk)
+    agreement(selected.protocol)
+    return selected
+  }
+  await stream.write(agreed.bytes)
+  return behind(agreed, chunk)
 }

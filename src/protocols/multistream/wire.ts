@@ -18,6 +18,47 @@ export function encodeTokens(...tokens: string[]): Uint8Array {
   return concat(tokens.map(encodeToken))
 }
 
+export interface Agreement {
+  readonly protocol: string
+  /** Header and protocol. Shared: nobody writes into it. */
+  readonly bytes: Uint8Array
+}
+
+/** Protocols are few and repeat, but an application may make them up. */
+const maxAgreements = 256
+const agreements = new Map<string, Agreement>()
+/** The same by the byte that follows the header. */
+const agreementsBy: Agreement[][] = []
+const headerBytes = encodeToken(header).length
+
+/** What opens a dialer's side with one proposal, and byte for byte what a listener answers that takes it. */
+export function agreement(protocol: string): Agreement {
+  let known = agreements.get(protocol)
+  if (known === undefined) {
+    const bytes = encodeTokens(header, protocol)
+    known = { protocol, bytes }
+    if (agreements.size < maxAgreements) {
+      agreements.set(protocol, known)
+      ;(agreementsBy[bytes[headerBytes] as number] ??= []).push(known)
+    }
+  }
+  return known
+}
+
+/** The agreement that `chunk` begins with, if it is one that agreement() has made: no tokens need to be read then. */
+export function agreementIn(chunk: Uint8Array): Agreement | undefined {
+  const first = chunk[headerBytes]
+  const candidates = first === undefined ? undefined : agreementsBy[first]
+  return candidates?.find(({ bytes }) => startsWith(chunk, bytes))
+}
+
+/** Ids differ at their ends. */
+function startsWith(bytes: Uint8Array, start: Uint8Array): boolean {
+  if (bytes.length < start.length) return false
+  for (let i = start.length - 1; i >= 0; i--) if (bytes[i] !== start[i]) return false
+  return true
+}
+
 /** Takes bytes as they come, gives tokens; never touches the bytes behind the last token that was asked for. */
 export class TokenReader {
   #bytes: Uint8Array | undefined

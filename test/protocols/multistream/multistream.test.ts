@@ -4,7 +4,7 @@ import { concat, fromHex, fromUtf8, toHex, toUtf8 } from '../../../src/bytes.ts'
 import { ProtocolError, UnavailableError } from '../../../src/errors.ts'
 import { answer, select } from '../../../src/protocols/multistream/multistream.ts'
 import { dialer, listener, opening, type Negotiation } from '../../../src/protocols/multistream/negotiate.ts'
-import { TokenReader, encodeToken, encodeTokens, header } from '../../../src/protocols/multistream/wire.ts'
+import { TokenReader, agreement, encodeToken, encodeTokens, header } from '../../../src/protocols/multistream/wire.ts'
 import { BufferedStream, pair } from '../../../src/stream.ts'
 
 function splits(bytes: Uint8Array, cuts: readonly number[]): Uint8Array[] {
@@ -55,6 +55,38 @@ describe('multistream-select 1.0', () => {
     const { protocol, rest } = await answer(b, (id) => id === '/x')
     expect(protocol).toBe('/x')
     expect(toUtf8(rest ?? new Uint8Array(0))).toBe('hello')
+  })
+
+  it('agrees in one chunk as it does byte by byte, also on a protocol that it knows but does not take', async () => {
+    agreement('/known/1.0.0')
+    agreement('/known/1.0.1')
+    for (const proposal of ['/known/1.0.0', '/known/1.0.1', '/not/seen', '/known/1.0']) {
+      const opened = encodeTokens(...opening([proposal]))
+      const [whole, byByte] = await Promise.all(
+        [[opened.length], opened.keys().toArray()].map(async (cuts) => {
+          const [a, b] = pair()
+          for (const piece of splits(concat([opened, fromUtf8('data')]), cuts)) await a.write(piece)
+          await a.closeWrite()
+          const result = await answer(b, (id) => id !== '/known/1.0.1').catch((e: unknown) => String(e))
+          await b.closeWrite()
+          const replied = await new BufferedStream(a).readAll(100)
+          return [typeof result === 'string' ? result : result.protocol, toHex(replied)]
+        }),
+      )
+      expect(whole).toEqual(byByte)
+      expect(whole).toEqual(
+        proposal === '/known/1.0.1'
+          ? [expect.any(String), toHex(encodeTokens(header, 'na'))]
+          : [proposal, toHex(opened)],
+      )
+    }
+  })
+
+  it('takes no other protocol for the one it proposed', async () => {
+    agreement('/other')
+    const [a, b] = pair()
+    await b.write(encodeTokens(header, '/other'))
+    await expect(select(a, ['/mine'])).rejects.toMatchObject({ code: 'bad-negotiation' })
   })
 
   it('gives the same result however the bytes are split', () => {
