@@ -169,8 +169,10 @@ export class SocketWire implements Wire {
     this.#over = true
     this.#sink = undefined
     this.#info = { by: 'local', code: 0, ...(reason && { reason }) }
-    // A bare close looks like a clean end to the peer; only where the FIN already said so is it right.
-    if (this.#socket.writableFinished) this.#socket.destroy()
+    // A bare close looks like a clean end to the peer; only where all has left and the FIN follows is it right. There a
+    // reset would fail (libuv refuses it while it shuts down), and Node would never close the descriptor.
+    const { writableEnded, writableLength } = this.#socket
+    if (writableEnded && writableLength === 0) this.#socket.destroy()
     else this.#socket.resetAndDestroy()
   }
 }

@@ -121,6 +121,24 @@ describe('a socket wire', () => {
     expect(ra.ends.length).toBe(1)
   })
 
+  it('an abort on the heels of the FIN leaves no descriptor open, whatever waits', async () => {
+    const before = tcpHandles()
+    for (const size of [0, 10, 4_000_000]) {
+      for (const turns of [0, 1, 3]) {
+        const [a, b] = await sockets()
+        const wire = new SocketWire(a)
+        record(wire)
+        wire.put([new Uint8Array(size)])
+        wire.closeWrite().catch(() => {})
+        for (let i = 0; i < turns; i++) await setImmediate()
+        wire.abort()
+        await wire.closed
+        b.destroy()
+      }
+    }
+    await until(() => tcpHandles() <= before)
+  })
+
   it('a sink that throws costs its connection, not the process', async () => {
     const [a, b] = await sockets()
     const wire = new SocketWire(a)
