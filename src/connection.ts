@@ -107,15 +107,21 @@ class NegotiatedStream implements ProtocolStream {
   readonly #stream: Stream
   #rest: Uint8Array | undefined
   #hello: Uint8Array | undefined
-  #replyDue: boolean
+  /** How long the first read waits for the reply, which has not come yet. */
+  #replyDue: { env: Env; timeoutMs: number } | undefined
 
-  constructor(stream: Stream, direction: 'inbound' | 'outbound', { protocol, rest }: Selected, hello?: Uint8Array) {
+  constructor(
+    stream: Stream,
+    direction: 'inbound' | 'outbound',
+    { protocol, rest }: Selected,
+    hello?: { bytes: Uint8Array; env: Env; timeoutMs: number },
+  ) {
     this.#stream = stream
     this.direction = direction
     this.protocol = protocol
     this.#rest = rest
-    this.#hello = hello
-    this.#replyDue = hello !== undefined
+    this.#hello = hello?.bytes
+    this.#replyDue = hello
   }
 
   get closed(): Promise<CloseInfo> {
@@ -128,19 +134,16 @@ class NegotiatedStream implements ProtocolStream {
       this.#rest = undefined
       return Promise.resolve(rest)
     }
-    return this.#replyDue ? this.#readReply() : this.#stream.read()
+    return this.#replyDue === undefined ? this.#stream.read() : this.#readReply(this.#replyDue)
   }
 
-  async #readReply(): Promise<Uint8Array | null> {
-    try {
+  async #readReply({ env, timeoutMs }: { env: Env; timeoutMs: number }): Promise<Uint8Array | null> {
+    const { rest } = await guard(this.#stream, { env, timeoutMs, what: `negotiating ${this.protocol}` }, async () => {
       await this.#sayHello()
-      const { rest } = await settle(this.#stream, dialer([this.protocol]))
-      this.#replyDue = false
-      return rest ?? (await this.#stream.read())
-    } catch (error) {
-      this.#stream.reset(0, asError(error))
-      throw error
-    }
+      return settle(this.#stream, dialer([this.protocol]))
+    })
+    this.#replyDue = undefined
+    return rest ?? this.#stream.read()
   }
 
   #sayHello(): Promise<void> {
@@ -298,15 +301,19 @@ export class UpgradedConnection implements Connection {
         `the connection to ${this.peer} is relayed with a budget; open the stream with limited: true`,
       )
     }
-    const stream = await this.#muxer.open({ ...(signal && { signal }), ...(priority !== undefined && { priority }) })
+    const stream = await this.#muxer.open({
+      timeoutMs,
+      ...(signal && { signal }),
+      ...(priority !== undefined && { priority }),
+    })
+    const { env } = this.#options
     const known = ids.find((id) => this.protocols?.includes(id))
     if (known !== undefined) {
-      return this.#track(
-        new NegotiatedStream(stream, 'outbound', { protocol: known, rest: undefined }, helloFor(known)),
-      )
+      const hello = { bytes: helloFor(known), env, timeoutMs }
+      return this.#track(new NegotiatedStream(stream, 'outbound', { protocol: known, rest: undefined }, hello))
     }
     const what = `negotiating ${ids.join(', ')} with ${this.peer}`
-    const selected = await guard(stream, { env: this.#options.env, timeoutMs, what, signal }, () => select(stream, ids))
+    const selected = await guard(stream, { env, timeoutMs, what, signal }, () => select(stream, ids))
     return this.#track(new NegotiatedStream(stream, 'outbound', selected))
   }
 

@@ -47,7 +47,7 @@ export interface ProtocolStream extends Stream {
 
 export interface NewStreamOptions {
   signal?: AbortSignal
-  /** Dial and negotiation together; default 10 s. */
+  /** Dial and negotiation together; default: what the node gives each (15 s and 10 s). */
   timeoutMs?: number
   priority?: number
   /** May run over a relayed connection with a budget. */

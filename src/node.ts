@@ -7,7 +7,7 @@ import { UpgradedConnection, upgrade, type MuxerFactory, type Upgrade, type Upgr
 import type { Crypto } from './crypto/crypto.ts'
 import { deadline, raceAbort } from './deadline.ts'
 import { systemEnv, type Env, type Timer } from './env.ts'
-import { ClosedError, LimitError, ProtocolError, UnavailableError, asError } from './errors.ts'
+import { ClosedError, LimitError, ProtocolError, TimeoutError, UnavailableError, asError } from './errors.ts'
 import { Events } from './events.ts'
 import type {
   Connection,
@@ -22,6 +22,7 @@ import { cleanClose } from './inbox.ts'
 import { multiaddr, type Multiaddr } from './multiaddr.ts'
 import { yamux } from './mux/yamux/yamux.ts'
 import { PeerId } from './peer/id.ts'
+import { PendingInbound, hostOf } from './peer/pending.ts'
 import { generateKey, type PrivateKey } from './peer/keys.ts'
 import { createIdentify, type IdentifyResult, type IdentifyService } from './protocols/identify/identify.ts'
 import { ping, servePing, type PingOptions } from './protocols/ping.ts'
@@ -52,12 +53,14 @@ export interface NodeOptions {
   negotiationTimeoutMs?: number
   /** Open connections; one more inbound is refused, one more outbound throws. Default 1,024. */
   maxConnections?: number
-  /** Inbound connections that are not secured yet; one more is dropped. Default 128. */
+  /** Inbound connections that are not secured yet; one more costs the oldest of the host that has most. Default 128. */
   maxPendingInbound?: number
   /** Open connections with one peer. Default 8. */
   maxConnectionsPerPeer?: number
   /** How long a spare connection must have had no stream before it closes. Default 30 s. */
   spareGraceMs?: number
+  /** What stop() gives peers to take what was written and our goodbye; then connections are cut. Default 3 s. */
+  stopTimeoutMs?: number
   /** Clock, randomness and trace; default the system's. */
   env?: Env
 }
@@ -70,6 +73,7 @@ const defaults = {
   maxPendingInbound: 128,
   maxConnectionsPerPeer: 8,
   spareGraceMs: 30_000,
+  stopTimeoutMs: 3_000,
 }
 
 /** What this build and this machine can do, by name: each transport and optional part, present or not. */
@@ -78,7 +82,10 @@ export type Capabilities = Readonly<Record<string, boolean>>
 export interface Node extends Host {
   /** Listens. Idempotent; rejects with UnavailableError when an address can't be listened on, with nothing left open. */
   start(): Promise<void>
-  /** Closes listeners and connections; leaves no handle open. Idempotent; a stopped node may be started again. */
+  /**
+   * Closes listeners and connections, also of a node that only dialled; leaves no handle open, whatever the peers do,
+   * within stopTimeoutMs. Idempotent; a stopped node may be started again.
+   */
   stop(): Promise<void>
   /** Where peers can dial us, with our /p2p. */
   addrs(): Multiaddr[]
@@ -126,7 +133,9 @@ class RhizaNode implements Node {
   readonly #handlers = new Map<string, { handler: StreamHandler; options: HandleOptions }>()
   readonly #connections = new Map<string, UpgradedConnection[]>()
   readonly #dialling = new Map<string, Dialling>()
-  readonly #pendingInbound = new Set<AbortController>()
+  readonly #pendingInbound: PendingInbound<AbortController>
+  /** Handshakes under way, in both directions: stop() waits for their end. */
+  readonly #upgrading = new Set<Promise<unknown>>()
   readonly #spareTimers = new Map<UpgradedConnection, Timer>()
   readonly #identify: IdentifyService
   readonly #identifying = new Map<UpgradedConnection, Promise<IdentifyResult>>()
@@ -147,6 +156,7 @@ class RhizaNode implements Node {
       muxers: options.muxers,
       timeoutMs: options.dialTimeoutMs,
     }
+    this.#pendingInbound = new PendingInbound(options.maxPendingInbound)
     this.#events = new Events((event, error) => this.env.trace?.('node.listener-threw', { event, error }))
     this.#identify = createIdentify(
       this,
@@ -181,7 +191,9 @@ class RhizaNode implements Node {
             `no transport can listen on ${addr}; have ${this.#transportNames()}`,
           )
         }
-        const listener = await transport.listen(addr, (connection) => void this.#accept(connection, transport.name))
+        const listener = await transport.listen(addr, (connection) =>
+          this.#underWay(this.#accept(connection, transport.name)),
+        )
         this.#listeners.push(listener)
       }
       this.#state = 'started'
@@ -201,14 +213,25 @@ class RhizaNode implements Node {
   }
 
   async #stop(): Promise<void> {
-    if (this.#state === 'stopped') return
     this.#state = 'stopping'
     const reason = new ClosedError('the node was stopped', cleanClose, 'stopped')
     for (const { controller } of this.#dialling.values()) controller.abort(reason)
-    for (const controller of this.#pendingInbound) controller.abort(reason)
+    for (const controller of this.#pendingInbound.values()) controller.abort(reason)
     await this.#closeListeners()
+    await Promise.allSettled(this.#upgrading)
+    const { stopTimeoutMs } = this.#options
+    const late = this.env.clock.setTimer(stopTimeoutMs, () => {
+      for (const c of this.connections()) c.abort(0, new TimeoutError('closing a connection', stopTimeoutMs))
+    })
     await Promise.all(this.connections().map((c) => c.close()))
+    late.cancel()
     this.#state = 'stopped'
+  }
+
+  #underWay(work: Promise<unknown>): void {
+    const gone = (): void => void this.#upgrading.delete(work)
+    this.#upgrading.add(work)
+    work.then(gone, gone)
   }
 
   async #closeListeners(): Promise<void> {
@@ -279,7 +302,7 @@ class RhizaNode implements Node {
 
   async #dial(
     { addr, peer }: Target,
-    { signal, timeoutMs }: { signal?: AbortSignal; timeoutMs?: number },
+    { signal, timeoutMs = this.#options.dialTimeoutMs }: { signal?: AbortSignal; timeoutMs?: number },
   ): Promise<UpgradedConnection> {
     signal?.throwIfAborted()
     if (this.#state === 'stopping') throw new ClosedError('the node is stopping', cleanClose, 'stopped')
@@ -296,27 +319,34 @@ class RhizaNode implements Node {
     let dialling = this.#dialling.get(key)
     if (dialling === undefined && addr !== undefined) {
       const controller = new AbortController()
-      dialling = { promise: this.#attempt(addr, peer, controller.signal, timeoutMs), controller, waiters: 0 }
+      dialling = { promise: this.#attempt(addr, peer, controller.signal), controller, waiters: 0 }
       this.#dialling.set(key, dialling)
-      const forget = (): void => void this.#dialling.delete(key)
-      void dialling.promise.then(forget, forget)
+      const { promise } = dialling
+      const forget = (): void => this.#forgetDial(key, promise)
+      promise.then(forget, forget)
+      this.#underWay(promise)
     }
     if (dialling === undefined) throw new UnavailableError('no-address', `no address of ${peer}`)
     dialling.waiters++
+    // Callers that share an attempt each have a deadline of their own.
+    const bound = deadline({ env: this.env, timeoutMs, what: `dialling ${addr ?? peer}`, signal })
     try {
-      return await raceAbort(dialling.promise, signal)
+      return await raceAbort(dialling.promise, bound.signal)
     } finally {
+      bound.done()
       // The last caller that gives up takes the attempt with it.
-      if (--dialling.waiters === 0) dialling.controller.abort(asError(signal?.reason ?? 'nobody waits for this dial'))
+      if (--dialling.waiters === 0) {
+        this.#forgetDial(key, dialling.promise)
+        dialling.controller.abort(asError(bound.signal.reason ?? 'nobody waits for this dial'))
+      }
     }
   }
 
-  async #attempt(
-    addr: Multiaddr,
-    peer: PeerId | undefined,
-    signal: AbortSignal,
-    timeoutMs = this.#options.dialTimeoutMs,
-  ): Promise<UpgradedConnection> {
+  #forgetDial(key: string, promise: Promise<unknown>): void {
+    if (this.#dialling.get(key)?.promise === promise) this.#dialling.delete(key)
+  }
+
+  async #attempt(addr: Multiaddr, peer: PeerId | undefined, signal: AbortSignal): Promise<UpgradedConnection> {
     const bare = addr.withoutPeer()
     const transport = this.#transports.find((t) => t.canDial(bare))
     if (transport === undefined) {
@@ -325,14 +355,9 @@ class RhizaNode implements Node {
     if (this.#count >= this.#options.maxConnections) {
       throw new LimitError('maxConnections', this.#options.maxConnections, this.#count + 1)
     }
-    const bound = deadline({ env: this.env, timeoutMs, what: `dialling ${addr}`, signal })
-    try {
-      const carrier = await transport.dial(bare, { signal: bound.signal })
-      const upgraded = await this.#secure(carrier, 'initiator', bound.signal, peer)
-      return this.#register(upgraded, carrier, 'outbound', transport.name)
-    } finally {
-      bound.done()
-    }
+    const carrier = await transport.dial(bare, { signal })
+    const upgraded = await this.#secure(carrier, 'initiator', signal, peer)
+    return this.#register(upgraded, carrier, 'outbound', transport.name)
   }
 
   async #secure(
@@ -360,12 +385,11 @@ class RhizaNode implements Node {
       this.env.trace?.('node.inbound-refused', { remoteAddr: carrier.remoteAddr.toString(), error: reason })
     }
     if (this.#state === 'stopping') return drop(new ClosedError('the node is stopping', cleanClose, 'stopped'))
-    if (this.#pendingInbound.size >= maxPendingInbound) {
-      return drop(new LimitError('maxPendingInbound', maxPendingInbound, this.#pendingInbound.size + 1))
-    }
     if (this.#count >= maxConnections) return drop(new LimitError('maxConnections', maxConnections, this.#count + 1))
     const controller = new AbortController()
-    this.#pendingInbound.add(controller)
+    const host = hostOf(carrier.remoteAddr)
+    const oldest = this.#pendingInbound.add(host, controller)
+    oldest?.abort(new LimitError('maxPendingInbound', maxPendingInbound, maxPendingInbound + 1))
     const bound = deadline({ env: this.env, timeoutMs, what: 'an inbound handshake', signal: controller.signal })
     try {
       const upgraded = await this.#secure(carrier, 'responder', bound.signal)
@@ -374,7 +398,7 @@ class RhizaNode implements Node {
       drop(asError(error))
     } finally {
       bound.done()
-      this.#pendingInbound.delete(controller)
+      this.#pendingInbound.delete(host, controller)
     }
   }
 
@@ -478,28 +502,31 @@ class RhizaNode implements Node {
     options: NewStreamOptions = {},
   ): Promise<ProtocolStream> {
     const to = target(peer)
-    const { signal } = options
-    const first = await this.#dial(to, { ...(signal && { signal }) })
+    const { signal, timeoutMs } = options
+    const bound = { ...(signal && { signal }), ...(timeoutMs !== undefined && { timeoutMs }) }
+    const since = this.env.clock.now()
+    const first = this.#best(to.peer) ?? (await this.#dial(to, bound))
+    const left = timeoutMs === undefined ? {} : { timeoutMs: Math.max(0, timeoutMs - this.env.clock.now() + since) }
     try {
-      return await first.newStream(protocols, options)
+      return await first.newStream(protocols, { ...options, ...left })
     } catch (error) {
       // The connection ended under our hands, before the stream was there: another one may do.
       const again =
-        error instanceof ClosedError && error.info.by !== 'local' ? await this.#another(to, first, signal) : undefined
+        error instanceof ClosedError && error.info.by !== 'local' ? await this.#another(to, first, bound) : undefined
       if (again === undefined) throw error
-      return again.newStream(protocols, options)
+      return again.newStream(protocols, { ...options, ...left })
     }
   }
 
   async #another(
     to: Target,
     gone: UpgradedConnection,
-    signal: AbortSignal | undefined,
+    bound: { signal?: AbortSignal; timeoutMs?: number },
   ): Promise<UpgradedConnection | undefined> {
     const others = this.#of(gone.peer).filter((c) => c !== gone)
     if (others.length > 0) return others.toSorted(rank)[0]
     if (to.addr === undefined || this.#of(gone.peer).length > 0) return undefined
-    return this.#dial(to, { ...(signal && { signal }) })
+    return this.#dial(to, bound)
   }
 
   async identify(

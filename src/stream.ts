@@ -39,8 +39,11 @@ export interface Stream extends AsyncIterable<Uint8Array> {
 
 /** Streams over one connection: yamux, or what QUIC, WebTransport and WebRTC bring with them. */
 export interface Muxer {
-  /** Resolves when the stream may be written to. Rejects with LimitError, ClosedError or signal.reason. */
-  open(options?: { signal?: AbortSignal; priority?: number }): Promise<Stream>
+  /**
+   * Resolves when the stream may be written to, which takes a wait while the peer has yet to acknowledge many others.
+   * Rejects with LimitError, ClosedError, signal.reason, or TimeoutError when it waited `timeoutMs` (default: for ever).
+   */
+  open(options?: { signal?: AbortSignal; priority?: number; timeoutMs?: number }): Promise<Stream>
   /** The next stream the peer opened; null once the muxer is closed. Streams not accepted count against the backlog. */
   accept(): Promise<Stream | null>
   /** Unreliable messages, where the transport has them. */

@@ -213,23 +213,33 @@ class Yamux implements Muxer, Home {
 
   // --- streams ------------------------------------------------------------------------------------------------------
 
-  open({ signal, priority = 0 }: { signal?: AbortSignal; priority?: number } = {}): Promise<Stream> {
+  open({
+    signal,
+    priority = 0,
+    timeoutMs = Infinity,
+  }: { signal?: AbortSignal; priority?: number; timeoutMs?: number } = {}): Promise<Stream> {
     if (signal?.aborted === true) return rejected(asError(signal.reason))
     const refused = this.#refusal()
     if (refused !== undefined) return rejected(refused)
     const stream = this.#openers.length === 0 ? this.#open(priority) : undefined
     if (stream !== undefined) return Promise.resolve(stream)
     const waiter = deferred<Stream>()
-    const opener: Opener = { waiter, priority, off: ignore }
-    this.#openers.push(opener)
-    if (signal !== undefined) {
-      const abort = (): void => {
-        this.#openers = this.#openers.filter((other) => other !== opener)
-        waiter.reject(asError(signal.reason))
-      }
-      signal.addEventListener('abort', abort, { once: true })
-      opener.off = () => signal.removeEventListener('abort', abort)
+    const giveUp = (error: Error): void => {
+      opener.off()
+      this.#openers = this.#openers.filter((other) => other !== opener)
+      waiter.reject(error)
     }
+    const abort = (): void => giveUp(asError(signal?.reason))
+    signal?.addEventListener('abort', abort, { once: true })
+    const late = (): void =>
+      giveUp(new TimeoutError('opening a stream that waits for the peer to accept others', timeoutMs))
+    const timer = timeoutMs === Infinity ? undefined : this.#env.clock.setTimer(timeoutMs, late)
+    const off = (): void => {
+      timer?.cancel()
+      signal?.removeEventListener('abort', abort)
+    }
+    const opener: Opener = { waiter, priority, off }
+    this.#openers.push(opener)
     return waiter.promise
   }
 
