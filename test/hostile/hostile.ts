@@ -5,19 +5,17 @@ import { concat, fromUtf8, toUtf8 } from '../../src/bytes.ts'
 import { FakeClock, systemEnv, type Env, type Trace } from '../../src/env.ts'
 import { asError, errorCode } from '../../src/errors.ts'
 import { multiaddr } from '../../src/multiaddr.ts'
-import { encodeHeader, headerBytes } from '../../src/mux/yamux/frame.ts'
+import { encodeHeader, flag, frameType, headerBytes } from '../../src/mux/yamux/frame.ts'
 import { yamuxId } from '../../src/mux/yamux/yamux.ts'
 import { createNode, type Node, type NodeOptions } from '../../src/node.ts'
 import { generateKey, type PrivateKey } from '../../src/peer/keys.ts'
 import { answer, select } from '../../src/protocols/multistream/multistream.ts'
 import { createNoise } from '../../src/security/noise/noise.ts'
-import { BufferedStream, type Stream } from '../../src/stream.ts'
+import { BufferedStream } from '../../src/stream.ts'
 import { SocketWire } from '../../src/transport/tcp.ts'
 import { WireStream, type Wire } from '../../src/wire.ts'
 
 export const echoId = '/echo/1.0.0'
-export const timeoutMs = 30_000
-
 /** What a test may wait for on a busy machine. */
 export const patience = { timeout: 20_000, interval: 5 }
 
@@ -231,10 +229,24 @@ export function frame(type: number, flags: number, id: number, length: number, b
   return body === undefined ? head : concat([head, body])
 }
 
-/** Reads and drops what comes until the end; resolves then. */
-export async function drained(stream: Stream): Promise<void> {
+export interface Frame {
+  type: number
+  flags: number
+  id: number
+  length: number
+}
+
+/** Reads frames until the end and answers pings, so that the victim takes the peer for alive; resolves at the end. */
+export async function alive(stream: BufferedStream, seen: (frame: Frame) => void = () => {}): Promise<void> {
   try {
-    for await (const chunk of stream) void chunk
+    for (;;) {
+      const head = new DataView((await stream.readExact(headerBytes)).slice().buffer)
+      const one = { type: head.getUint8(1), flags: head.getUint16(2), id: head.getUint32(4), length: head.getUint32(8) }
+      if (one.type === frameType.data && one.length > 0) await stream.readExact(one.length)
+      if (one.type === frameType.ping && one.flags === flag.syn)
+        void stream.write(frame(frameType.ping, flag.ack, 0, one.length)).catch(() => {})
+      seen(one)
+    }
   } catch {
     // A reset is an end too.
   }
