@@ -16,9 +16,8 @@ import type {
 import { iterate } from './inbox.ts'
 import type { Multiaddr } from './multiaddr.ts'
 import type { PeerId } from './peer/id.ts'
-import { answer, select, settle, type Selected } from './protocols/multistream/multistream.ts'
-import { dialer, opening } from './protocols/multistream/negotiate.ts'
-import { encodeTokens } from './protocols/multistream/wire.ts'
+import { answer, confirm, select, type Selected } from './protocols/multistream/multistream.ts'
+import { agreement } from './protocols/multistream/wire.ts'
 import type { SecurityProtocol } from './security/security.ts'
 import { BufferedStream, type Muxer, type Stream } from './stream.ts'
 import type { RawConnection, TransportConnection } from './transport/transport.ts'
@@ -138,19 +137,13 @@ class NegotiatedStream implements ProtocolStream {
   }
 
   async #readReply({ env, timeoutMs }: { env: Env; timeoutMs: number }): Promise<Uint8Array | null> {
-    const { rest } = await guard(this.#stream, { env, timeoutMs, what: `negotiating ${this.protocol}` }, async () => {
-      await this.#sayHello()
-      return settle(this.#stream, dialer([this.protocol]))
+    const bound = { env, timeoutMs, what: `negotiating ${this.protocol}` }
+    const { rest } = await guard(this.#stream, bound, async () => {
+      if (this.#hello !== undefined) await this.write()
+      return confirm(this.#stream, [this.protocol])
     })
     this.#replyDue = undefined
     return rest ?? this.#stream.read()
-  }
-
-  #sayHello(): Promise<void> {
-    const hello = this.#hello
-    if (hello === undefined) return Promise.resolve()
-    this.#hello = undefined
-    return this.#stream.write(hello)
   }
 
   write(...chunks: Uint8Array[]): Promise<void> {
@@ -160,9 +153,8 @@ class NegotiatedStream implements ProtocolStream {
     return this.#stream.write(hello, ...chunks)
   }
 
-  async closeWrite(): Promise<void> {
-    if (this.#hello !== undefined) await this.#sayHello()
-    await this.#stream.closeWrite()
+  closeWrite(): Promise<void> {
+    return this.#hello === undefined ? this.#stream.closeWrite() : this.write().then(() => this.#stream.closeWrite())
   }
 
   closeRead(code?: number): void {
@@ -194,16 +186,28 @@ export interface ConnectionOptions {
 
 const defaultMaxInboundStreams = 256
 
-const helloCache = new Map<string, Uint8Array>()
+/** What a handler is told besides its stream. */
+class Context implements StreamContext {
+  readonly connection: Connection
+  readonly protocol: string
+  readonly #stream: Stream
+  #controller: AbortController | undefined
 
-/** Header and proposal as bytes; protocol ids are few and repeat, but an application may make them up: bounded. */
-function helloFor(protocol: string): Uint8Array {
-  let hello = helloCache.get(protocol)
-  if (hello === undefined) {
-    hello = encodeTokens(...opening([protocol]))
-    if (helloCache.size < 256) helloCache.set(protocol, hello)
+  constructor(connection: Connection, stream: ProtocolStream) {
+    this.connection = connection
+    this.protocol = stream.protocol
+    this.#stream = stream
   }
-  return hello
+
+  // Few handlers look at it, and an AbortController costs more than the rest of the stream's bookkeeping.
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      const made = new AbortController()
+      this.#controller = made
+      void this.#stream.closed.then((info) => made.abort(info.reason ?? new ClosedError('the stream is closed', info)))
+    }
+    return this.#controller.signal
+  }
 }
 
 let connectionCount = 0
@@ -309,7 +313,7 @@ export class UpgradedConnection implements Connection {
     const { env } = this.#options
     const known = ids.find((id) => this.protocols?.includes(id))
     if (known !== undefined) {
-      const hello = { bytes: helloFor(known), env, timeoutMs }
+      const hello = { bytes: agreement(known).bytes, env, timeoutMs }
       return this.#track(new NegotiatedStream(stream, 'outbound', { protocol: known, rest: undefined }, hello))
     }
     const what = `negotiating ${ids.join(', ')} with ${this.peer}`
@@ -344,7 +348,7 @@ export class UpgradedConnection implements Connection {
         if (left > 0) this.#inboundOf.set(protocol, left)
         else this.#inboundOf.delete(protocol)
       })
-      await entry.handler(negotiated, this.#context(protocol, negotiated))
+      await entry.handler(negotiated, new Context(this, negotiated))
     } catch (error) {
       const reason = asError(error)
       stream.reset(reason instanceof LimitError ? 0x1002 : 0, reason)
@@ -362,23 +366,6 @@ export class UpgradedConnection implements Connection {
     const { limited = false, transports } = entry.options
     if (this.limited !== undefined && !limited) return false
     return transports === undefined || transports.includes(this.transport)
-  }
-
-  #context(protocol: string, stream: Stream): StreamContext {
-    let controller: AbortController | undefined
-    return {
-      connection: this,
-      protocol,
-      // Few handlers look at it, and an AbortController costs more than the rest of the stream's bookkeeping.
-      get signal() {
-        if (controller === undefined) {
-          const made = new AbortController()
-          controller = made
-          void stream.closed.then((info) => made.abort(info.reason ?? new ClosedError('the stream is closed', info)))
-        }
-        return controller.signal
-      },
-    }
   }
 
   close(code?: number): Promise<void> {

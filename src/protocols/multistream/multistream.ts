@@ -16,9 +16,9 @@ async function next(stream: Stream): Promise<Uint8Array> {
   return chunk
 }
 
-/** Until `side`, which is given `chunk` first if there is one, has an outcome. */
-export async function settle(stream: Stream, side: Negotiation, chunk?: Uint8Array): Promise<Selected> {
-  for (let bytes = chunk ?? (await next(stream)); ; bytes = await next(stream)) {
+/** Until `side`, which is given `chunk` first, has an outcome. */
+async function settle(stream: Stream, side: Negotiation, chunk: Uint8Array): Promise<Selected> {
+  for (let bytes = chunk; ; bytes = await next(stream)) {
     const tokens = side.receive(bytes)
     if (tokens.length > 0) await stream.write(encodeTokens(...tokens))
     const { outcome } = side
