@@ -99,6 +99,33 @@ export interface BitswapStats {
   peers: number
 }
 
+/** Ends many requests with one listener: AbortSignal.any per block would cost more than the block. */
+class Scope {
+  readonly #signal: AbortSignal | undefined
+  readonly #waiters = new Set<Waiter>()
+  readonly #abort = (): void => {
+    for (const waiter of this.#waiters) waiter.reject(asError(this.#signal?.reason))
+  }
+
+  constructor(signal: AbortSignal | undefined) {
+    this.#signal = signal
+  }
+
+  get reason(): Error | undefined {
+    return this.#signal?.aborted === true ? asError(this.#signal.reason) : undefined
+  }
+
+  add(waiter: Waiter): void {
+    if (this.#waiters.size === 0) this.#signal?.addEventListener('abort', this.#abort)
+    this.#waiters.add(waiter)
+  }
+
+  delete(waiter: Waiter): void {
+    this.#waiters.delete(waiter)
+    if (this.#waiters.size === 0) this.#signal?.removeEventListener('abort', this.#abort)
+  }
+}
+
 interface Waiter {
   resolve(bytes: Uint8Array): void
   reject(error: Error): void
@@ -164,20 +191,16 @@ class Adapter implements Bitswap {
   }
 
   get(cid: CID, options: GetOptions & SessionOptions = {}): Promise<Uint8Array> {
-    return this.#fetch(cid, new Map(), options.peers, options)
+    return this.#fetch(cid, new Map(), new Scope(undefined), options.peers, options)
   }
 
   session({ peers, signal, timeoutMs }: SessionOptions = {}): BitswapSession {
     const session: Session = new Map()
     const end = new AbortController()
-    const ends = signal === undefined ? end.signal : AbortSignal.any([signal, end.signal])
+    const scope = new Scope(signal === undefined ? end.signal : AbortSignal.any([signal, end.signal]))
     let asked = peers
     const get = (cid: CID, options: GetOptions = {}): Promise<Uint8Array> =>
-      this.#fetch(cid, session, asked, {
-        ...(timeoutMs !== undefined && { timeoutMs }),
-        ...options,
-        signal: options.signal === undefined ? ends : AbortSignal.any([ends, options.signal]),
-      })
+      this.#fetch(cid, session, scope, asked, timeoutMs === undefined ? options : { timeoutMs, ...options })
     return {
       get,
       getMany: (cids, options) => getMany(get, cids, options),
@@ -194,6 +217,7 @@ class Adapter implements Bitswap {
   #fetch(
     cid: CID,
     session: Session,
+    scope: Scope,
     peers: readonly PeerId[] | undefined,
     { signal, timeoutMs = this.#options.timeoutMs }: GetOptions,
   ): Promise<Uint8Array> {
@@ -201,6 +225,7 @@ class Adapter implements Bitswap {
     if (code === 0) return Promise.resolve(digest)
     const refused = this.#refusal(cid)
     if (refused !== undefined) return Promise.reject(refused)
+    if (scope.reason !== undefined) return Promise.reject(scope.reason)
     if (signal?.aborted === true) return Promise.reject(asError(signal.reason))
     const asked = (peers ?? this.#connected()).filter((peer) => !peer.equals(this.#host.peerId))
     if (asked.length === 0) {
@@ -217,6 +242,7 @@ class Adapter implements Bitswap {
       const { waiters } = request
       const settle = (): void => {
         waiters.delete(waiter)
+        scope.delete(waiter)
         timer.cancel()
         signal?.removeEventListener('abort', abort)
       }
@@ -239,6 +265,7 @@ class Adapter implements Bitswap {
       )
       signal?.addEventListener('abort', abort, { once: true })
       waiters.add(waiter)
+      scope.add(waiter)
       this.#ask(key, cid, session, asked)
     })
   }

@@ -39,7 +39,7 @@ const unaskedBlocks = 256
 /** Blocks and presences that nobody asked for, over a connection's life. */
 const unaskedAnswers = 16_384
 /** Wants that are over, remembered to tell a late block from a wrong one. */
-const rememberedWants = 8192
+const rememberedWants = 4096
 const entriesPerMessage = 512
 
 export type { Session } from './session-peer.ts'
@@ -63,7 +63,9 @@ export class Fetcher {
   readonly #peers = new Map<string, FetchPeer>()
   readonly #events: FetchEvent[] = []
   #head = 0
-  readonly #over = new Set<string>()
+  /** Wants that are over, in two generations: the older one goes as a whole. */
+  #over = new Set<string>()
+  #longOver = new Set<string>()
   #priority = 0x1f_ffff
   #tickAt = Infinity
 
@@ -116,6 +118,7 @@ export class Fetcher {
       want = { key, cid, priority, session, asks: new Map(), spare: [], relied: 0, done: false }
       this.#wants.set(key, want)
       this.#over.delete(key)
+      this.#longOver.delete(key)
     }
     for (const id of peers) {
       if (want.asks.size < this.#options.broadcast) this.#candidate(want, id, now)
@@ -354,14 +357,18 @@ export class Fetcher {
     }
   }
 
+  #wasWanted(key: string): boolean {
+    return this.#over.has(key) || this.#longOver.has(key)
+  }
+
   /** The want is over; `from` sent the block. */
   #finish(want: Want, from: FetchPeer | undefined): void {
     want.done = true
     this.#wants.delete(want.key)
     this.#over.add(want.key)
     if (this.#over.size > rememberedWants) {
-      const [oldest] = this.#over
-      if (oldest !== undefined) this.#over.delete(oldest)
+      this.#longOver = this.#over
+      this.#over = new Set()
     }
     for (const ask of want.asks.values()) {
       const { peer } = ask
@@ -404,7 +411,7 @@ export class Fetcher {
       const ask = this.#wants.get(key)?.asks.get(peer)
       if (ask === undefined) {
         // Late answers are common: the want may be over.
-        if (!this.#over.has(key)) ledger.unasked++
+        if (!this.#wasWanted(key)) ledger.unasked++
       } else {
         this.#presence(ask, have, now)
       }
@@ -450,7 +457,7 @@ export class Fetcher {
     const key = keyOf(multihashOf(block.hashCode, digest.subarray(0, block.digestLength)))
     const want = this.#wants.get(key)
     if (want === undefined) {
-      if (this.#over.has(key)) {
+      if (this.#wasWanted(key)) {
         ledger.duplicates++
         peer.usefulAt = now
         return true
