@@ -7,6 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 (($# > 0)) || set -- 22.13.0 22 24 26
 
 work=$(mktemp -d)
+# One test runs Node as another user.
+chmod 755 "$work"
 trap 'rm -rf "$work"' EXIT
 code=0
 for version in "$@"; do
