@@ -9,7 +9,7 @@ import type { Multiaddr } from '../multiaddr.ts'
 import { createNode, type Node, type NodeOptions } from '../node.ts'
 import type { PeerId } from '../peer/id.ts'
 import { createBitswap, type Bitswap, type BitswapOptions } from '../protocols/bitswap/bitswap.ts'
-import type { Blockstore } from '../store/blocks.ts'
+import type { BlockOptions, BlockPair, Blockstore } from '../store/blocks.ts'
 import { MemoryBlocks } from '../store/memory-blocks.ts'
 import {
   addDirectory,
@@ -23,6 +23,7 @@ import type { ByteSource } from '../unixfs/chunk.ts'
 import { parsePath, resolve } from '../unixfs/path.ts'
 import { cat, ls, stat, type Listed, type Stat } from '../unixfs/read.ts'
 import { walk, type WalkEntry } from '../unixfs/walk.ts'
+import { Patience } from './patience.ts'
 import { fetching, type Fetching } from './source.ts'
 
 export interface KitOptions extends NodeOptions {
@@ -70,12 +71,29 @@ export interface Kit {
 
 const defaultTimeoutMs = 30_000
 
+/** The same pairs; their CIDs are added to `cids` as they are drawn. */
+async function* noting(pairs: Iterable<BlockPair> | AsyncIterable<BlockPair>, cids: CID[]): AsyncGenerator<BlockPair> {
+  for await (const pair of pairs) {
+    cids.push(pair.cid)
+    yield pair
+  }
+}
+
 /** Rejects like createNode. Nothing is open until start. */
 export async function createKit(options: KitOptions = {}): Promise<Kit> {
   const { repo, bitswap: bitswapOptions, ...nodeOptions } = options
   const node = await createNode(nodeOptions)
   const blocks = repo?.blocks ?? new MemoryBlocks()
   const bitswap = createBitswap({ host: node, blocks, ...bitswapOptions })
+  /** Tells the peers that wait for them of the blocks that come into the store. */
+  const sink = {
+    get: (cid: CID, bound?: BlockOptions) => blocks.get(cid, bound),
+    async putMany(pairs: Iterable<BlockPair> | AsyncIterable<BlockPair>, bound?: BlockOptions): Promise<void> {
+      const cids: CID[] = []
+      await blocks.putMany(noting(pairs, cids), bound)
+      bitswap.notify(cids)
+    },
+  }
 
   /** At least one of the peers must answer; else the error lists why each did not. */
   async function connect(
@@ -97,11 +115,10 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
   }
 
   /** A source that lives as long as one call. */
-  async function open({
-    peers,
-    timeoutMs = defaultTimeoutMs,
-    signal,
-  }: FetchOptions): Promise<Fetching & { end(): Promise<void> }> {
+  async function open(
+    path: ContentPath,
+    { peers, timeoutMs = defaultTimeoutMs, signal }: FetchOptions,
+  ): Promise<Fetching & { end(): Promise<void> }> {
     const asked = peers === undefined ? node.peers() : await connect(peers, signal)
     if (asked.length === 0) {
       const none = {
@@ -113,11 +130,15 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
             ),
           ),
       }
-      const local = fetching(blocks, none)
+      const local = fetching(sink, none)
       return { ...local, end: () => local.flush() }
     }
-    const session = bitswap.session({ peers: asked, timeoutMs, ...(signal && { signal }) })
-    const source = fetching(blocks, session)
+    const patience = new Patience(node.env, timeoutMs, `waiting for any block of ${String(path)}`)
+    const ends = signal === undefined ? patience.signal : AbortSignal.any([signal, patience.signal])
+    const session = bitswap.session({ peers: asked, timeoutMs: Infinity, signal: ends })
+    const source = fetching(sink, {
+      get: (cid, bound) => patience.wait(session.get(cid, bound?.signal === undefined ? {} : { signal: bound.signal })),
+    })
     return {
       ...source,
       async end() {
@@ -134,7 +155,7 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
     work: (source: Fetching, cid: CID) => AsyncIterable<T>,
   ): AsyncGenerator<T, void, undefined> {
     const { cid, segments } = parsePath(String(path))
-    const source = await open(options)
+    const source = await open(path, options)
     try {
       const bound = options.signal === undefined ? {} : { signal: options.signal }
       yield* work(source, await resolve(source, cid, segments, bound))
@@ -158,19 +179,9 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
     },
     stop,
     async add(content, addOptions) {
-      const added = await addFile(
-        blocks,
-        typeof content === 'string' ? new TextEncoder().encode(content) : content,
-        addOptions,
-      )
-      bitswap.notify([added.cid])
-      return added
+      return addFile(sink, typeof content === 'string' ? new TextEncoder().encode(content) : content, addOptions)
     },
-    async addDirectory(entries, addOptions) {
-      const added = await addDirectory(blocks, entries, addOptions)
-      bitswap.notify([added.cid])
-      return added
-    },
+    addDirectory: (entries, addOptions) => addDirectory(sink, entries, addOptions),
     cat: (path, { offset, length, ...fetch } = {}) =>
       over(path, fetch, (source, cid) => cat(source, cid, { offset, length, signal: fetch.signal })),
     ls: (path, fetch = {}) => over(path, fetch, (source, cid) => ls(source, cid, { signal: fetch.signal })),

@@ -18,7 +18,7 @@ export interface Fetching extends BlockSource {
 /** Bytes fetched but not durable yet; beyond it, get waits for the store. */
 const maxBehindBytes = 32 * 1024 * 1024
 
-export function fetching(store: Blockstore, peers: BlockSource): Fetching {
+export function fetching(store: Pick<Blockstore, 'get' | 'putMany'>, peers: BlockSource): Fetching {
   const behind = new Map<string, BlockPair>()
   let behindBytes = 0
   let fetchedBytes = 0
