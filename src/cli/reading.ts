@@ -8,7 +8,7 @@ export const readingOptions: OptionSpecs = networkOptions
 export async function reading(context: Context, work: (kit: Kit, fetch: FetchOptions) => Promise<void>): Promise<void> {
   const { repoPath, peers, timeoutMs, signal, out } = context
   const repo = await openRepo(repoPath, {
-    onCorrupt: (cid) => out.note(`block ${cid} in the repo is damaged; asking peers for it`),
+    onCorrupt: (_error, cid) => out.note(`block ${cid} in the repo is damaged; asking peers for it`),
   })
   try {
     const kit = await createKit({ repo, dialTimeoutMs: timeoutMs })

@@ -181,6 +181,21 @@ describe('rhiza serve', () => {
     expect((await rhiza(['cat', cid], { repo: other })).bytes).toHaveLength(5_000_000)
   })
 
+  it('names a damaged block, fetches it again and repairs it', async () => {
+    await writeFile(s.at('rot.txt'), 'this will rot\n')
+    const [added] = await rhizaJson(['add', s.at('rot.txt')], { repo })
+    const cid = String(added?.['cid'])
+    const path = s.at('rotten')
+    await rhizaJson(['add', s.at('rot.txt')], { repo: path })
+    const [file] = (await readdir(s.at('rotten', 'blocks'), { recursive: true })).filter((f) => f.endsWith('.data'))
+    const block = s.at('rotten', 'blocks', file ?? '')
+    await writeFile(block, 'that did rot\n')
+    const { stdout, stderr } = await rhiza(['cat', cid, '--peer', served.addr], { repo: path })
+    expect(stdout).toBe('this will rot\n')
+    expect(stderr).toContain(`block ${cid} in the repo is damaged`)
+    expect(await readFile(block, 'utf8')).toBe('this will rot\n')
+  })
+
   it('says within the timeout that the peer does not have it', async () => {
     const cid = 'bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yea'
     const { code, stderr } = await rhiza(

@@ -61,7 +61,10 @@ export const serve: Command = {
   },
   arity: [0, 0],
   async run({ options, out, repoPath, signal }) {
-    const repo = await openRepo(repoPath)
+    const repo = await openRepo(repoPath, {
+      onCorrupt: (_error, cid) =>
+        out.note(`block ${cid} in the repo is damaged and not served; reading it from a peer repairs it`),
+    })
     try {
       const listen = listOf(options, 'listen')
       const kit = listen.length > 0 ? await startOn(repo, listen) : await startSomewhere(repo)
