@@ -6,6 +6,7 @@
 import { UpgradedConnection, upgrade, type MuxerFactory, type Upgrade, type Upgraded } from './connection.ts'
 import type { Crypto } from './crypto/crypto.ts'
 import { deadline, raceAbort } from './deadline.ts'
+import { Dials } from './dials.ts'
 import { systemEnv, type Env, type Timer } from './env.ts'
 import { ClosedError, LimitError, ProtocolError, TimeoutError, UnavailableError, asError } from './errors.ts'
 import { Events } from './events.ts'
@@ -99,12 +100,6 @@ export interface Node extends Host {
   [Symbol.asyncDispose](): Promise<void>
 }
 
-interface Dialling {
-  promise: Promise<UpgradedConnection>
-  controller: AbortController
-  waiters: number
-}
-
 /** A dial target as its two halves. */
 interface Target {
   addr: Multiaddr | undefined
@@ -132,7 +127,7 @@ class RhizaNode implements Node {
   readonly #events: Events<HostEvents>
   readonly #handlers = new Map<string, { handler: StreamHandler; options: HandleOptions }>()
   readonly #connections = new Map<string, UpgradedConnection[]>()
-  readonly #dialling = new Map<string, Dialling>()
+  readonly #dials = new Dials<UpgradedConnection>((addr, signal) => this.#attempt(multiaddr(addr), signal))
   readonly #pendingInbound: PendingInbound<AbortController>
   /** Handshakes under way, in both directions: stop() waits for their end. */
   readonly #upgrading = new Set<Promise<unknown>>()
@@ -215,7 +210,7 @@ class RhizaNode implements Node {
   async #stop(): Promise<void> {
     this.#state = 'stopping'
     const reason = new ClosedError('the node was stopped', cleanClose, 'stopped')
-    for (const { controller } of this.#dialling.values()) controller.abort(reason)
+    this.#dials.abort(reason)
     for (const controller of this.#pendingInbound.values()) controller.abort(reason)
     await this.#closeListeners()
     await Promise.allSettled(this.#upgrading)
@@ -309,44 +304,28 @@ class RhizaNode implements Node {
     const open = this.#best(peer)
     if (open !== undefined) return open
     if (peer?.equals(this.peerId) === true) throw new TypeError('a node can not dial itself')
-    if (addr === undefined) {
-      const under = this.#dialling.get(String(peer))
-      if (under === undefined) {
-        throw new UnavailableError('no-address', `no connection to ${peer} and no address of it; dial a multiaddr`)
-      }
-    }
-    const key = peer === undefined ? String(addr) : peer.toString()
-    let dialling = this.#dialling.get(key)
-    if (dialling === undefined && addr !== undefined) {
-      const controller = new AbortController()
-      dialling = { promise: this.#attempt(addr, peer, controller.signal), controller, waiters: 0 }
-      this.#dialling.set(key, dialling)
-      const { promise } = dialling
-      const forget = (): void => this.#forgetDial(key, promise)
-      promise.then(forget, forget)
-      this.#underWay(promise)
-    }
-    if (dialling === undefined) throw new UnavailableError('no-address', `no address of ${peer}`)
-    dialling.waiters++
     // Callers that share an attempt each have a deadline of their own.
     const bound = deadline({ env: this.env, timeoutMs, what: `dialling ${addr ?? peer}`, signal })
+    const id = peer?.toString()
     try {
-      return await raceAbort(dialling.promise, bound.signal)
+      const dialling =
+        addr === undefined
+          ? this.#dials.toPeer(String(id), bound.signal)
+          : this.#dials.to(String(addr), id, bound.signal)
+      if (dialling !== undefined) return await dialling
+      throw new UnavailableError('no-address', `no connection to ${id} and no address of it; dial a multiaddr`)
     } finally {
       bound.done()
-      // The last caller that gives up takes the attempt with it.
-      if (--dialling.waiters === 0) {
-        this.#forgetDial(key, dialling.promise)
-        dialling.controller.abort(asError(bound.signal.reason ?? 'nobody waits for this dial'))
-      }
     }
   }
 
-  #forgetDial(key: string, promise: Promise<unknown>): void {
-    if (this.#dialling.get(key)?.promise === promise) this.#dialling.delete(key)
+  #attempt(addr: Multiaddr, signal: AbortSignal): Promise<UpgradedConnection> {
+    const attempt = this.#connect(addr, signal)
+    this.#underWay(attempt)
+    return attempt
   }
 
-  async #attempt(addr: Multiaddr, peer: PeerId | undefined, signal: AbortSignal): Promise<UpgradedConnection> {
+  async #connect(addr: Multiaddr, signal: AbortSignal): Promise<UpgradedConnection> {
     const bare = addr.withoutPeer()
     const transport = this.#transports.find((t) => t.canDial(bare))
     if (transport === undefined) {
@@ -356,7 +335,7 @@ class RhizaNode implements Node {
       throw new LimitError('maxConnections', this.#options.maxConnections, this.#count + 1)
     }
     const carrier = await transport.dial(bare, { signal })
-    const upgraded = await this.#secure(carrier, 'initiator', signal, peer)
+    const upgraded = await this.#secure(carrier, 'initiator', signal, addr.peerId())
     return this.#register(upgraded, carrier, 'outbound', transport.name)
   }
 

@@ -168,6 +168,20 @@ describe('a node', () => {
     await expect.poll(() => a.connections().length).toBe(0)
   })
 
+  it('tries the addresses of one peer side by side, and keeps one connection', async () => {
+    const network = new MemoryNetwork()
+    const options = { transports: [memory(network)], listen: ['/memory/0'] }
+    const [a, b] = [await started(options), await started(options)]
+    const [silent] = network.listen(multiaddr('/memory/0'), () => {}).addrs()
+    const bad = `${silent}/p2p/${b.peerId}`
+    const dead = a.dial(bad)
+    const byId = a.dial(b.peerId)
+    const good = await a.dial(addrOf(b))
+    expect(await dead).toBe(good)
+    expect(await byId).toBe(good)
+    expect(a.connections()).toHaveLength(1)
+  })
+
   it('refuses options that make no sense', async () => {
     await expect(createNode({ maxConnections: -1 })).rejects.toBeInstanceOf(RangeError)
     await expect(createNode({ dialTimeoutMs: Number.NaN })).rejects.toBeInstanceOf(RangeError)
