@@ -2,7 +2,6 @@
 import net from 'node:net'
 import { expect, it, vi } from 'vitest'
 import { concat, fromUtf8 } from '../../src/bytes.ts'
-import { settle } from '../../src/env.ts'
 import { UnavailableError, errorCode } from '../../src/errors.ts'
 import { createNode } from '../../src/node.ts'
 import { generateKey, type PrivateKey } from '../../src/peer/keys.ts'
@@ -15,9 +14,9 @@ import {
   failure,
   hostileListener,
   patience,
+  secondsUntil,
   victim,
   watchProcess,
-  type Victim,
 } from './hostile.ts'
 
 vi.setConfig({ testTimeout: 30_000 })
@@ -25,18 +24,6 @@ watchProcess()
 
 const at = (port: number, key?: PrivateKey): string =>
   `/ip4/127.0.0.1/tcp/${port}${key === undefined ? '' : `/p2p/${key.publicKey.peerId}`}`
-
-/** Ends with `promise`, moving the victim's time on until it does; seconds that took. */
-async function secondsUntil(v: Victim, promise: Promise<unknown>): Promise<number> {
-  let over = false
-  const done = (): void => void (over = true)
-  promise.then(done, done)
-  for (let seconds = 0; ; seconds++) {
-    for (let i = 0; i < 5 && !over; i++) await settle()
-    if (over) return seconds
-    await v.clock.advance(1_000)
-  }
-}
 
 it('a closed port', async () => {
   const v = await victim()

@@ -1,8 +1,10 @@
 /* A victim, an honest peer beside it, and the tools of a hostile one: raw sockets, raw Noise, raw yamux frames. */
 import net from 'node:net'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, expect, onTestFinished } from 'vitest'
 import { concat, fromUtf8, toUtf8 } from '../../src/bytes.ts'
-import { FakeClock, systemEnv, type Env, type Trace } from '../../src/env.ts'
+import { FakeClock, settle, systemEnv, type Env, type Trace } from '../../src/env.ts'
 import { asError, errorCode } from '../../src/errors.ts'
 import { multiaddr } from '../../src/multiaddr.ts'
 import { encodeHeader, flag, frameType, headerBytes } from '../../src/mux/yamux/frame.ts'
@@ -84,13 +86,17 @@ export async function echo(from: Node, to: Parameters<Node['newStream']>[0]): Pr
   expect(toUtf8(await new BufferedStream(stream).readAll(1 << 20))).toBe(text)
 }
 
+/** So that what is measured is the node, not its chronicler. */
+const maxTraces = 4_000
+
 /** A node on a real socket whose time stands still, so that deadlines pass when the test says so. */
 export async function victim(options: NodeOptions = {}): Promise<Victim> {
   const clock = new FakeClock()
   const traces: Traced[] = []
   const trace: Trace = (what, fields) => {
     const cause = fields['error'] ?? fields['reason']
-    traces.push({ what, error: cause === undefined ? undefined : asError(cause), fields })
+    if (traces.length < maxTraces)
+      traces.push({ what, error: cause === undefined ? undefined : asError(cause), fields })
   }
   const env: Env = { ...systemEnv(trace), clock }
   const node = await createNode({ listen: ['/ip4/127.0.0.1/tcp/0'], env, ...options })
@@ -127,6 +133,18 @@ export async function victim(options: NodeOptions = {}): Promise<Victim> {
       await quiet()
       await expect.poll(() => clock.waiting, patience).toBeLessThanOrEqual(timers)
     },
+  }
+}
+
+/** Ends with `promise`, moving the victim's time on until it does; how many seconds that took. */
+export async function secondsUntil(v: Victim, promise: Promise<unknown>): Promise<number> {
+  let over = false
+  const done = (): void => void (over = true)
+  promise.then(done, done)
+  for (let seconds = 0; ; seconds++) {
+    for (let i = 0; i < 5 && !over; i++) await settle()
+    if (over) return seconds
+    await v.clock.advance(1_000)
   }
 }
 
@@ -262,10 +280,12 @@ export async function failure(promise: Promise<unknown>): Promise<Error> {
   throw new Error('it did not fail')
 }
 
-/** Bytes of buffers and heap after a collection. */
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
+
+/** Bytes of heap and buffers that are in use. */
 export function memory(): number {
-  const { gc } = globalThis as { gc?: () => void }
-  gc?.()
+  collect()
   const { heapUsed, arrayBuffers } = process.memoryUsage()
   return heapUsed + arrayBuffers
 }

@@ -381,7 +381,10 @@ class Yamux implements Muxer, Home {
   #failed(reason: Error): void {
     this.#drive.flush() // the Go Away, when there is room
     const code = reason instanceof ProtocolError ? reason.wireCode : 0
-    this.#end({ by: reason instanceof TimeoutError ? 'transport' : 'local', code, reason })
+    const dead = reason instanceof TimeoutError
+    this.#end({ by: dead ? 'transport' : 'local', code, reason })
+    // Who is dead takes no goodbye, and nobody should be given this connection meanwhile.
+    if (dead) this.#drop(reason)
   }
 
   #wireEnded(reason: Error | undefined): void {
