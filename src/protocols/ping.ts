@@ -7,6 +7,7 @@ import { BufferedStream } from '../stream.ts'
 
 export const pingId = '/ipfs/ping/1.0.0'
 const size = 32
+const defaultTimeoutMs = 10_000
 
 export interface PingOptions {
   /** Rounds; default 1. */
@@ -22,15 +23,17 @@ export interface PingOptions {
 export function servePing(host: Host): void {
   host.handle(
     pingId,
-    async (stream) => {
+    async (stream, { connection }) => {
       const framed = new BufferedStream(stream)
+      const bound = { env: host.env, timeoutMs: defaultTimeoutMs, what: `a ping from ${connection.peer}` }
       for (let chunk = await framed.read(); chunk !== null; chunk = await framed.read()) {
         if (chunk.length === size) {
           await stream.write(chunk)
           continue
         }
         framed.unread(chunk)
-        await stream.write(await framed.readExact(size))
+        // A stream may rest between pings, but not within one.
+        await guard(stream, bound, async () => stream.write(await framed.readExact(size)))
       }
       await stream.closeWrite()
     },
@@ -44,7 +47,7 @@ export async function* ping(
   connection: Connection,
   options: PingOptions = {},
 ): AsyncGenerator<number, void, undefined> {
-  const { count = 1, intervalMs = 0, timeoutMs = 10_000, signal } = options
+  const { count = 1, intervalMs = 0, timeoutMs = defaultTimeoutMs, signal } = options
   const { clock, random } = host.env
   const stream = await connection.newStream(pingId, { timeoutMs, limited: true, ...(signal && { signal }) })
   const framed = new BufferedStream(stream)

@@ -2,11 +2,12 @@
  * identify: each side tells its key, addresses, protocols and how it sees the other. Push brings changes.
  * Left out until the address book: signed peer records, our own pushes, confirming observed addresses.
  */
-import { concat, equals } from '../../bytes.ts'
+import { concat } from '../../bytes.ts'
 import { guard } from '../../deadline.ts'
 import { ProtocolError } from '../../errors.ts'
 import type { Connection, Host, ProtocolStream } from '../../host.ts'
 import { decodeMultiaddr, type Multiaddr } from '../../multiaddr.ts'
+import { PeerId } from '../../peer/id.ts'
 import type { PublicKey } from '../../peer/keys.ts'
 import { BufferedStream, prefixed } from '../../stream.ts'
 import { Identify, identifyId, identifyPushId, maxFrameBytes, maxFrames } from './wire.ts'
@@ -71,8 +72,7 @@ async function readIdentify(stream: ProtocolStream): Promise<ReturnType<typeof I
 }
 
 function apply(connection: Connection & IdentifyTarget, message: ReturnType<typeof Identify.decode>): IdentifyResult {
-  const key = connection.peer.publicKeyBytes
-  if (key !== undefined && message.publicKey !== undefined && !equals(message.publicKey, key)) {
+  if (message.publicKey !== undefined && !PeerId.fromPublicKey(message.publicKey).equals(connection.peer)) {
     throw new ProtocolError('wrong-peer', `identify of ${connection.peer} carries another public key`)
   }
   if (message.protocols.length > 0) connection.protocols = message.protocols
@@ -111,8 +111,12 @@ export function createIdentify(
         protocolVersion,
         agentVersion: self.agent,
       })
-      await stream.write(...prefixed(message))
-      await stream.closeWrite()
+      // Also until the peer's own FIN, or streams that nobody ends would fill up the few that it may have.
+      await guard(stream, { env: host.env, timeoutMs, what: `identify to ${connection.peer}` }, async () => {
+        await stream.write(...prefixed(message))
+        await stream.closeWrite()
+        await stream.closed
+      })
     },
     { limited: true, maxInboundStreams: 8 },
   )
