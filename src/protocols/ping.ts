@@ -1,8 +1,10 @@
 /* ping 1.0 (libp2p ping/ping.md r0): 32 random bytes, echoed; many rounds may share one stream. */
 import { equals } from '../bytes.ts'
-import { guard, sleep } from '../deadline.ts'
+import { guard, raceAbort, sleep } from '../deadline.ts'
+import type { Env } from '../env.ts'
 import { ProtocolError } from '../errors.ts'
 import type { Connection, Host } from '../host.ts'
+import { done } from '../inbox.ts'
 import { BufferedStream } from '../stream.ts'
 
 export const pingId = '/ipfs/ping/1.0.0'
@@ -41,31 +43,95 @@ export function servePing(host: Host): void {
   )
 }
 
-/** Round trips in milliseconds, one after the other. Rejects with TimeoutError, ProtocolError, ClosedError. */
+/** Our one stream to a peer (ping.md: MUST NOT keep more), shared by all that ping it; rounds take turns on it. */
+class Line {
+  readonly #env: Env
+  readonly #connection: Connection
+  #stream: BufferedStream | undefined
+  #users = 0
+  #last: Promise<unknown> = done
+
+  constructor(env: Env, connection: Connection) {
+    this.#env = env
+    this.#connection = connection
+  }
+
+  enter(): void {
+    this.#users++
+  }
+
+  /** The last one out closes our side, as the spec wants it, and sees to it that the peer closes its own. */
+  leave(): void {
+    const stream = this.#stream
+    if (--this.#users > 0 || stream === undefined) return
+    this.#stream = undefined
+    const bound = { env: this.#env, timeoutMs: defaultTimeoutMs, what: 'the end of a ping' }
+    const closing = guard(stream, bound, async () => {
+      await stream.closeWrite()
+      if ((await stream.read()) !== null) throw new ProtocolError('bad-message', 'more came back than was sent')
+    })
+    // The guard has reset the stream; there is nobody to tell.
+    closing.catch(() => {})
+  }
+
+  /** Milliseconds there and back, behind the rounds that wait already. */
+  round(timeoutMs: number, signal: AbortSignal | undefined): Promise<number> {
+    const before = this.#last
+    const mine = raceAbort(before, signal).then(() => this.#measure(timeoutMs, signal))
+    this.#last = Promise.allSettled([before, mine])
+    return mine
+  }
+
+  async #measure(timeoutMs: number, signal: AbortSignal | undefined): Promise<number> {
+    const { clock, random } = this.#env
+    const open = { timeoutMs, limited: true, ...(signal && { signal }) }
+    const stream = (this.#stream ??= new BufferedStream(await this.#connection.newStream(pingId, open)))
+    const payload = random.bytes(size)
+    const startedAt = clock.now()
+    try {
+      const bound = { env: this.#env, timeoutMs, what: `ping of ${this.#connection.peer}`, signal }
+      return await guard(stream, bound, async () => {
+        await stream.write(payload.slice())
+        const back = await stream.readExact(size)
+        if (!equals(back, payload)) throw new ProtocolError('bad-message', 'ping came back changed')
+        return clock.now() - startedAt
+      })
+    } catch (error) {
+      if (this.#stream === stream) this.#stream = undefined
+      throw error
+    }
+  }
+}
+
+const lines = new WeakMap<Connection, Line>()
+
+/**
+ * Round trips in milliseconds, one after the other. Rejects with TimeoutError, ProtocolError, ClosedError,
+ * UnavailableError or signal.reason.
+ */
 export async function* ping(
   host: Host,
   connection: Connection,
   options: PingOptions = {},
 ): AsyncGenerator<number, void, undefined> {
   const { count = 1, intervalMs = 0, timeoutMs = defaultTimeoutMs, signal } = options
-  const { clock, random } = host.env
-  const stream = await connection.newStream(pingId, { timeoutMs, limited: true, ...(signal && { signal }) })
-  const framed = new BufferedStream(stream)
-  const bound = { env: host.env, timeoutMs, what: `ping of ${connection.peer}`, signal }
+  let line = lines.get(connection)
+  if (line === undefined) lines.set(connection, (line = new Line(host.env, connection)))
+  line.enter()
+  let inside = true
+  const leave = (): void => {
+    if (inside) line.leave()
+    inside = false
+  }
   try {
-    for (let round = 0; round < count; round++) {
-      if (round > 0 && intervalMs > 0) await sleep(host.env, intervalMs, signal)
-      const payload = random.bytes(size)
-      const startedAt = clock.now()
-      const echo = await guard(stream, bound, async () => {
-        await stream.write(payload.slice())
-        return framed.readExact(size)
-      })
-      if (!equals(echo, payload)) throw new ProtocolError('bad-message', 'ping came back changed')
-      yield clock.now() - startedAt
+    for (let round = 1; round <= count; round++) {
+      if (round > 1 && intervalMs > 0) await sleep(host.env, intervalMs, signal)
+      const rttMs = await line.round(timeoutMs, signal)
+      // Whoever takes the last one may never come back for the end.
+      if (round === count) leave()
+      yield rttMs
     }
   } finally {
-    // A peer that forgets to answer our FIN would keep the stream for ever.
-    stream.reset()
+    leave()
   }
 }
