@@ -11,7 +11,8 @@ import type { Stream } from './stream.ts'
 /** What a Wire calls. Never called before start(), nor after our own abort(). */
 export interface WireSink {
   /**
-   * Bytes, never empty; they are the sink's from now on (nobody writes into them again). False pauses the wire:
+   * Bytes, never empty; they are the sink's from now on: nobody writes into them again, and the sink may give their
+   * memory back (release.ts). False pauses the wire:
    * what the wire had already taken from below may still come, bounded by one read.
    */
   data(bytes: Uint8Array): boolean
@@ -26,8 +27,11 @@ export interface WireSink {
 
 export interface Wire {
   start(sink: WireSink): void
-  /** Takes the chunks over, in order, as one write. False: no more room, onRoom will be called. Ignored after an end. */
-  put(chunks: Uint8Array[]): boolean
+  /**
+   * Takes the chunks over, in order, as one write. False: no more room, onRoom will be called. Ignored after an end.
+   * `forgotten`: nobody else will ever look at them, so that their memory may be given back once they are sent.
+   */
+  put(chunks: Uint8Array[], forgotten?: boolean): boolean
   /** Bytes that may be put now; 0 or less: wait for onRoom. */
   readonly room: number
   pause(): void
@@ -44,7 +48,7 @@ export interface Wire {
 function restarted(wire: Wire, start: (sink: WireSink) => void): Wire {
   return {
     start,
-    put: (chunks) => wire.put(chunks),
+    put: (chunks, forgotten) => wire.put(chunks, forgotten),
     get room() {
       return wire.room
     },

@@ -10,6 +10,7 @@ import { systemEnv, type Env } from '../env.ts'
 import { ClosedError, UnavailableError, asError, type Attempt, type CloseInfo } from '../errors.ts'
 import { deferred, quiet, rejected } from '../inbox.ts'
 import { fromHostPort, hostPort, type HostPort, type Multiaddr } from '../multiaddr.ts'
+import { release, worthReleasing } from '../release.ts'
 import { WireStream, type Wire, type WireSink } from '../wire.ts'
 import type { Listener, RawConnection, Transport, TransportConnection } from './transport.ts'
 
@@ -122,17 +123,21 @@ export class SocketWire implements Wire {
     if (!this.#ended) sink?.end(reason)
   }
 
-  put(chunks: Uint8Array[]): boolean {
+  put(chunks: Uint8Array[], forgotten = false): boolean {
     if (this.#over || this.#closing !== undefined) return false
     const socket = this.#socket
-    const [only] = chunks
-    if (chunks.length === 1 && only !== undefined) {
-      if (only.length > 0) socket.write(only)
-    } else {
-      socket.cork()
-      for (const chunk of chunks) if (chunk.length > 0) socket.write(chunk)
-      socket.uncork()
+    const corked = chunks.length > 1
+    if (corked) socket.cork()
+    for (const chunk of chunks) {
+      if (chunk.length === 0) continue
+      // A write that failed may still be under way.
+      if (!forgotten || chunk.length < worthReleasing) socket.write(chunk)
+      else
+        socket.write(chunk, (error) => {
+          if (!error) release(chunk)
+        })
     }
+    if (corked) socket.uncork()
     this.#full = socket.writableLength >= this.#highWaterBytes
     return !this.#full
   }

@@ -2,6 +2,7 @@ import net from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { setImmediate } from 'node:timers/promises'
 import { afterEach, describe, expect, it } from 'vitest'
+import { concat, equals } from '../../src/bytes.ts'
 import { fakeEnv, settle } from '../../src/env.ts'
 import { ClosedError, TimeoutError, UnavailableError } from '../../src/errors.ts'
 import { multiaddr } from '../../src/multiaddr.ts'
@@ -84,6 +85,21 @@ describe('a socket wire', () => {
     wire.put([new Uint8Array(10), new Uint8Array(20), new Uint8Array(0), new Uint8Array(30)])
     await until(() => rb.size === 60)
     expect(writes).toEqual([3])
+  })
+
+  it('gives back the memory of forgotten chunks once they are sent, and of no others', async () => {
+    const [a, b] = await sockets()
+    const wire = new SocketWire(a)
+    const rb = record(new SocketWire(b))
+    const size = 1 << 20
+    const chunks = Array.from({ length: 12 }, (_, i) => new Uint8Array(size).fill(i))
+    const kept = chunks.map((chunk) => chunk.slice())
+    // Much more than the kernel takes at once: most of it waits in this process.
+    for (const chunk of chunks) wire.put([chunk, chunk.slice(0, 1)], chunk[0] !== 3)
+    await until(() => rb.size === 12 * (size + 1))
+    expect(equals(rb.all, concat(kept.flatMap((chunk) => [chunk, chunk.subarray(0, 1)])))).toBe(true)
+    await until(() => chunks.filter((chunk) => chunk.length > 0).length === 1)
+    expect(chunks[3]).toEqual(kept[3])
   })
 
   it('is told of a peer that vanishes, once, with a typed error', async () => {

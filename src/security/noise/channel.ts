@@ -1,6 +1,7 @@
 /* Noise records as a Wire over a Wire: socket, cipher and muxer run in one call stack. */
 import { byteLength } from '../../bytes.ts'
 import { ClosedError, ProtocolError, asError, type CloseInfo } from '../../errors.ts'
+import { release } from '../../release.ts'
 import type { Wire, WireSink } from '../../wire.ts'
 import { NoiseRecords } from './records.ts'
 import type { CipherState } from './symmetric.ts'
@@ -48,6 +49,8 @@ export class NoiseWire implements Wire {
     } catch (error) {
       failure = asError(error)
     }
+    // The records were opened into memory of their own, or copied.
+    release(bytes)
     let more = true
     for (const plaintext of opened) {
       // Records that came in one read all go up, even when the sink has had enough: the next read waits.
@@ -84,7 +87,7 @@ export class NoiseWire implements Wire {
       this.#fail(asError(error))
       return false
     }
-    return sealed.length === 0 ? this.room > 0 : this.#lower.put(sealed)
+    return sealed.length === 0 ? this.room > 0 : this.#lower.put(sealed, true)
   }
 
   pause(): void {

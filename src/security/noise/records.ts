@@ -4,6 +4,7 @@
  */
 import { allocUnsafe, empty } from '../../bytes.ts'
 import { ProtocolError } from '../../errors.ts'
+import { release } from '../../release.ts'
 import { maxMessageBytes } from './handshake.ts'
 import type { CipherState } from './symmetric.ts'
 
@@ -74,6 +75,7 @@ export class NoiseRecords {
       if (this.#filled < record.length) return
       this.#partial = undefined
       this.#deliver(record, out)
+      release(record)
     }
   }
 
