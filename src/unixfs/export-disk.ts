@@ -110,6 +110,11 @@ function modeOf({ mode }: WalkEntry): number | undefined {
   return mode === undefined ? undefined : (mode & 0o777) | 0o600
 }
 
+/** unixfs.md §mtime: what is before 1970 is 1970 (Node would take it for now); what is too late the disk cuts off itself. */
+function secondsOf({ mtime }: WalkEntry): number | undefined {
+  return mtime === undefined ? undefined : Math.max(0, Number(mtime.seconds) + mtime.nanos / 1e9)
+}
+
 async function writeFile(path: string, entry: WalkEntry, options: WriteToOptions): Promise<void> {
   const temporary = join(dirname(path), `.rhiza-${temporaryName()}`)
   try {
@@ -125,7 +130,7 @@ async function writeFile(path: string, entry: WalkEntry, options: WriteToOptions
     }
     const mode = modeOf(entry)
     if (mode !== undefined) await disk(path, () => chmod(temporary, mode))
-    const seconds = entry.mtime === undefined ? undefined : Number(entry.mtime.seconds) + entry.mtime.nanos / 1e9
+    const seconds = secondsOf(entry)
     if (seconds !== undefined) await disk(path, () => utimes(temporary, seconds, seconds))
     await disk(path, () => place(path, temporary, options.overwrite ?? true))
   } catch (error) {

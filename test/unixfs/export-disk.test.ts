@@ -191,6 +191,21 @@ describe('writeTo', () => {
     expect(found.mtimeMs).toBe(1_000_000_000_000)
   })
 
+  test('a time before 1970 is taken for 1970, one beyond the disk for its last', async () => {
+    for (const [seconds, after] of [
+      [-5n, 0],
+      [-(2n ** 63n), 0],
+      [2n ** 62n, 2 ** 31],
+    ] as const) {
+      const cid = blocks.node([], { type: dataType.file, data: fromUtf8('x'), filesize: 1, mtime: { seconds } })
+      const target = join(directory, `at${seconds}`)
+      await writeTo(target, walk(blocks, cid))
+      const { mtimeMs } = await stat(target)
+      if (after === 0) expect(mtimeMs).toBe(0)
+      else expect(mtimeMs).toBeGreaterThan(after * 1000)
+    }
+  })
+
   test('refuses a tree without a root', async () => {
     await expect(writeTo(directory, forged())).rejects.toThrow(TypeError)
   })
