@@ -89,3 +89,13 @@ export function fromHex(text: string): Uint8Array {
   for (let i = 0; i < out.length; i++) out[i] = Number.parseInt(text.slice(2 * i, 2 * i + 2), 16)
   return out
 }
+
+/** The whole number that big-endian bytes are; no bytes are 0. */
+export function toBigInt(bytes: Uint8Array): bigint {
+  return bytes.length === 0 ? 0n : BigInt(`0x${toHex(bytes)}`)
+}
+
+/** `size` big-endian bytes of a whole number from 0 to 256^size - 1. */
+export function fromBigInt(value: bigint, size: number): Uint8Array {
+  return fromHex(value.toString(16).padStart(2 * size, '0'))
+}

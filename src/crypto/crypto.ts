@@ -4,6 +4,7 @@
  * Synchronous, except for identity signatures: those are slow enough to leave the thread.
  * Arguments are read during the call and not kept, unless it says so; results are fresh memory.
  */
+import type { Curve } from './ecdsa.ts'
 
 /** A ChaCha20-Poly1305 key (RFC 8439 §2.8) bound to its handle, so that nothing is imported per record. */
 export interface Aead {
@@ -42,6 +43,8 @@ export interface X25519KeyPair {
   dh(publicKey: Uint8Array): Uint8Array
 }
 
+export type { Curve } from './ecdsa.ts'
+
 export interface Hasher {
   update(bytes: Uint8Array): Hasher
   /** Once; the hasher is of no use afterwards. */
@@ -61,6 +64,21 @@ export interface Ed25519PrivateKey {
 export interface Ed25519PublicKey {
   /** Never rejects: false for anything that does not verify. Arguments must not change until the promise settles. */
   verify(message: Uint8Array, signature: Uint8Array): Promise<boolean>
+}
+
+/** A public key of an identity, imported once. */
+export interface Verifier {
+  /**
+   * False for anything that does not verify, malformed keys and signatures included. Arguments must not change until
+   * the promise settles. Rejects only with UnavailableError `unsupported`, where the platform has not what it takes.
+   */
+  verify(message: Uint8Array, signature: Uint8Array): Promise<boolean>
+}
+
+/** A private key of an identity, imported once. */
+export interface Signer {
+  /** `message` must not change until the promise settles. */
+  sign(message: Uint8Array): Promise<Uint8Array>
 }
 
 export interface Crypto {
@@ -86,4 +104,18 @@ export interface Crypto {
   ed25519Public(publicKey: Uint8Array): Ed25519PublicKey
   /** False for anything that does not verify, malformed keys and signatures included. */
   ed25519Verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): Promise<boolean>
+  /** RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017 §8.2), from SubjectPublicKeyInfo DER whose form and size are checked. */
+  rsaPublic(spki: Uint8Array): Verifier
+  /** From RSAPrivateKey DER (RFC 8017 A.1.2) whose numbers are checked. */
+  rsaPrivate(pkcs1: Uint8Array): Signer
+  /** RSAPrivateKey DER with exponent 65537. Rejects with UnavailableError `unsupported` where there is no RSA. */
+  rsaGenerate(modulusBits: number): Promise<Uint8Array>
+  /** ECDSA with SHA-256 and DER signatures, from an encoded point (SEC 1 §2.3.3). A high s verifies too. */
+  ecdsaPublic(curve: Curve, point: Uint8Array): Verifier
+  /** From a scalar of 32 bytes, 1 to the order less one. Its signatures on secp256k1 have a low s. */
+  ecdsaPrivate(curve: Curve, scalar: Uint8Array): Signer
+  /** The uncompressed point (65 bytes) of such a scalar; a promise where the curves' code is loaded when first used. */
+  ecPoint(curve: Curve, scalar: Uint8Array): Uint8Array | Promise<Uint8Array>
+  /** Such a scalar. */
+  ecGenerate(curve: Curve): Promise<Uint8Array>
 }

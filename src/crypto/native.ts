@@ -5,12 +5,14 @@
 import {
   createCipheriv,
   createDecipheriv,
+  createECDH,
   createHash,
   createHmac,
   createPrivateKey,
   createPublicKey,
   createSecretKey,
   diffieHellman,
+  generateKeyPair,
   generateKeyPairSync,
   hash,
   hkdfSync,
@@ -22,7 +24,18 @@ import { concat, empty, fromHex } from '../bytes.ts'
 import { ProtocolError } from '../errors.ts'
 import { gatherBytes } from '../limits.ts'
 import { ChaCha20Poly1305 } from './chacha20poly1305.ts'
-import type { Aead, Crypto, Ed25519PrivateKey, Ed25519PublicKey, Hasher, X25519KeyPair } from './crypto.ts'
+import { decodeSignature, encodeSignature, scalarBytes } from './ecdsa.ts'
+import type {
+  Aead,
+  Crypto,
+  Curve,
+  Ed25519PrivateKey,
+  Ed25519PublicKey,
+  Hasher,
+  Signer,
+  Verifier,
+  X25519KeyPair,
+} from './crypto.ts'
 
 /** Records of at most this many bytes never reach node:crypto. */
 const smallBytes = 1280
@@ -204,12 +217,7 @@ class NativeEd25519 implements Ed25519PrivateKey {
   }
 
   sign(message: Uint8Array): Promise<Uint8Array> {
-    return new Promise((resolve, reject) => {
-      sign(null, message, this.#private, (error, signature) => {
-        if (error === null) resolve(plain(signature))
-        else reject(error)
-      })
-    })
+    return signed(null, message, this.#private)
   }
 }
 
@@ -246,6 +254,131 @@ class NativeEd25519Public implements Ed25519PublicKey {
     if (key === undefined || signature.length !== 64) return Promise.resolve(false)
     return new Promise((resolve) => verify(null, message, key, signature, (error, ok) => resolve(error === null && ok)))
   }
+}
+
+/** Names that OpenSSL has for the curves, and the DER around a public point and a private scalar. */
+const curves: Readonly<Record<Curve, { name: string; spki: Uint8Array; sec1: readonly [Uint8Array, Uint8Array] }>> = {
+  // RFC 5480 §2, RFC 5915 §3
+  secp256k1: {
+    name: 'secp256k1',
+    spki: fromHex('301006072a8648ce3d020106052b8104000a03'),
+    sec1: [fromHex('302e0201010420'), fromHex('a00706052b8104000a')],
+  },
+  'P-256': {
+    name: 'prime256v1',
+    spki: fromHex('301306072a8648ce3d020106082a8648ce3d03010703'),
+    sec1: [fromHex('30310201010420'), fromHex('a00a06082a8648ce3d030107')],
+  },
+}
+
+class NativeEcdsaPublic implements Verifier {
+  readonly #curve: Curve
+  readonly #key: KeyObject | undefined
+
+  constructor(curve: Curve, point: Uint8Array) {
+    const { spki } = curves[curve]
+    this.#curve = curve
+    const head = Uint8Array.of(0x30, spki.length + point.length + 2, ...spki, point.length + 1, 0)
+    // A point that is not on the curve does not import.
+    this.#key = importPublic(concat([head, point]))
+  }
+
+  verify(message: Uint8Array, signature: Uint8Array): Promise<boolean> {
+    const compact = decodeSignature(signature, this.#curve)
+    if (this.#key === undefined || compact === undefined) return Promise.resolve(false)
+    const key = { key: this.#key, dsaEncoding: 'ieee-p1363' } as const
+    return new Promise((done) => verify('sha256', message, key, compact, (error, ok) => done(error === null && ok)))
+  }
+}
+
+class NativeEcdsa implements Signer {
+  readonly #curve: Curve
+  readonly #key: KeyObject
+
+  constructor(curve: Curve, scalar: Uint8Array) {
+    this.#curve = curve
+    const [before, after] = curves[curve].sec1
+    const key = Buffer.from(concat([before, scalar, after]))
+    this.#key = createPrivateKey({ format: 'der', type: 'sec1', key })
+  }
+
+  async sign(message: Uint8Array): Promise<Uint8Array> {
+    const key = { key: this.#key, dsaEncoding: 'ieee-p1363' } as const
+    return encodeSignature(await signed('sha256', message, key), this.#curve)
+  }
+}
+
+class NativeRsaPublic implements Verifier {
+  readonly #key: KeyObject | undefined
+
+  constructor(spki: Uint8Array) {
+    this.#key = importPublic(spki)
+  }
+
+  verify(message: Uint8Array, signature: Uint8Array): Promise<boolean> {
+    const key = this.#key
+    if (key === undefined) return Promise.resolve(false)
+    return new Promise((done) => verify('sha256', message, key, signature, (error, ok) => done(error === null && ok)))
+  }
+}
+
+class NativeRsa implements Signer {
+  readonly #key: KeyObject
+
+  constructor(pkcs1: Uint8Array) {
+    this.#key = createPrivateKey({ format: 'der', type: 'pkcs1', key: Buffer.from(pkcs1) })
+  }
+
+  sign(message: Uint8Array): Promise<Uint8Array> {
+    return signed('sha256', message, this.#key)
+  }
+}
+
+function importPublic(spki: Uint8Array): KeyObject | undefined {
+  try {
+    return withoutTraces(() => createPublicKey({ format: 'der', type: 'spki', key: Buffer.from(spki) }))
+  } catch {
+    // Whatever OpenSSL has against it: no signature verifies with such a key.
+    return undefined
+  }
+}
+
+function signed(
+  algorithm: 'sha256' | null,
+  message: Uint8Array,
+  key: KeyObject | { key: KeyObject; dsaEncoding: 'ieee-p1363' },
+): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    sign(algorithm, message, key, (error, signature) => {
+      if (error === null) resolve(plain(signature))
+      else reject(error)
+    })
+  })
+}
+
+function rsaGenerate(modulusLength: number): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    generateKeyPair('rsa', { modulusLength, publicExponent: 65_537 }, (error, _public, key) => {
+      if (error === null) resolve(plain(key.export({ format: 'der', type: 'pkcs1' })))
+      else reject(error)
+    })
+  })
+}
+
+function ecPoint(curve: Curve, scalar: Uint8Array): Uint8Array {
+  const ecdh = createECDH(curves[curve].name)
+  ecdh.setPrivateKey(scalar)
+  return plain(ecdh.getPublicKey())
+}
+
+function ecGenerate(curve: Curve): Uint8Array {
+  const ecdh = createECDH(curves[curve].name)
+  ecdh.generateKeys()
+  const scalar = ecdh.getPrivateKey()
+  const out = new Uint8Array(scalarBytes)
+  // OpenSSL drops leading zeros.
+  out.set(scalar, scalarBytes - scalar.length)
+  return out
 }
 
 class NativeHasher implements Hasher {
@@ -293,6 +426,13 @@ export const nativeCrypto: Crypto = {
   ed25519From: (seed) => new NativeEd25519(okpPrivate('Ed25519', seed)),
   ed25519Public: (publicKey) => new NativeEd25519Public(publicKey),
   ed25519Verify: (publicKey, message, signature) => new NativeEd25519Public(publicKey).verify(message, signature),
+  rsaPublic: (spki) => new NativeRsaPublic(spki),
+  rsaPrivate: (pkcs1) => new NativeRsa(pkcs1),
+  rsaGenerate,
+  ecdsaPublic: (curve, point) => new NativeEcdsaPublic(curve, point),
+  ecdsaPrivate: (curve, scalar) => new NativeEcdsa(curve, scalar),
+  ecPoint,
+  ecGenerate: async (curve) => ecGenerate(curve),
 }
 
 export const platformCrypto: Crypto = nativeCrypto
