@@ -32,7 +32,15 @@ export {
 } from './errors.ts'
 export { Multiaddr, multiaddr } from './multiaddr.ts'
 export { PeerId } from './peer/id.ts'
-export { decodePrivateKey, decodePublicKey, generateKey, type PrivateKey, type PublicKey } from './peer/keys.ts'
+export {
+  decodePrivateKey,
+  decodePublicKey,
+  generateKey,
+  importPrivateKey,
+  type KeyType,
+  type PrivateKey,
+  type PublicKey,
+} from './peer/keys.ts'
 export { MemoryBlocks } from './store/memory-blocks.ts'
 export type { BlockPair, Blockstore } from './store/blocks.ts'
 export { CID, parseCid } from './ipld/cid.ts'

@@ -11,7 +11,7 @@ import { platformCrypto } from '#crypto'
 import type { Crypto } from '../crypto/crypto.ts'
 import { asError, StorageError, UnavailableError } from '../errors.ts'
 import { storageError, syncDirectory, systemCode } from '../store/durable.ts'
-import { decodePrivateKey, generateKey } from './keys.ts'
+import { decodePrivateKey, generateKey, importPrivateKey } from './keys.ts'
 import type { PrivateKey } from './keys.ts'
 
 /** Bytes of an identity file that are read: more than any key message may have, so that the rest cannot make it valid. */
@@ -22,15 +22,15 @@ export function encodeIdentity(key: PrivateKey): Uint8Array {
   return key.encoded.slice()
 }
 
-/** Throws ProtocolError `bad-key`, UnavailableError `unsupported` for key types that we cannot sign with. */
+/** Throws ProtocolError `bad-key`. */
 export function decodeIdentity(bytes: Uint8Array, crypto: Crypto = platformCrypto): PrivateKey {
   return decodePrivateKey(bytes, crypto)
 }
 
 /**
  * The key in the file at `path`, made on the first call (with the folders above it). Of several processes that make it
- * at once one wins and all return the winner's. Rejects with StorageError, which names the path and what to do;
- * with UnavailableError `unsupported` when the file holds a key of a type that we cannot sign with.
+ * at once one wins and all return the winner's. A key of any type is read. Rejects with StorageError, which names the
+ * path and what to do.
  */
 export async function loadOrCreateIdentity(path: string, crypto: Crypto = platformCrypto): Promise<PrivateKey> {
   const stored = await load(path, crypto)
@@ -63,7 +63,7 @@ async function load(path: string, crypto: Crypto): Promise<PrivateKey | undefine
     throw storageError(path, cause)
   }
   try {
-    return decodeIdentity(bytes, crypto)
+    return await importPrivateKey(bytes, crypto)
   } catch (cause) {
     const reason = asError(cause).message
     if (cause instanceof UnavailableError) throw new UnavailableError('unsupported', `identity file ${path}: ${reason}`)

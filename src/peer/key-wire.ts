@@ -5,12 +5,10 @@
 import { equals } from '../bytes.ts'
 import { ProtocolError } from '../errors.ts'
 import { bytes, int32, message, required } from '../protobuf.ts'
+import { checkRsaPublic, ecdsaPublic } from './key-der.ts'
 
 export const keyTypes = { RSA: 0, Ed25519: 1, Secp256k1: 2, ECDSA: 3 } as const
 export type KeyType = keyof typeof keyTypes
-
-/** Bits of an RSA modulus: less is unsafe, more is an attack on our CPU (CVE-2023-39533). Both as in go-libp2p. */
-export const rsaModulusBits = { min: 2048, max: 8192 } as const
 
 /** Bytes of the public key message: RSA of 8192 bits has 1062, one with a large exponent a little more. */
 const publicKeyBytes = 1200
@@ -76,68 +74,10 @@ const checkPublicKey: Record<KeyType, (data: Uint8Array) => void> = {
     }
   },
   ECDSA(data) {
-    if (data.length > ecdsaSpkiBytes || !new Der(data).enter(0x30).whole) {
-      throw new ProtocolError('bad-key', `ECDSA public key of ${data.length} bytes is not a SubjectPublicKeyInfo`)
+    if (data.length > ecdsaSpkiBytes) {
+      throw new ProtocolError('bad-key', `ECDSA public key of ${data.length} bytes, at most ${ecdsaSpkiBytes}`)
     }
+    ecdsaPublic(data)
   },
-  RSA(data) {
-    const bits = modulusBits(data)
-    if (bits < rsaModulusBits.min || bits > rsaModulusBits.max) {
-      const { min, max } = rsaModulusBits
-      throw new ProtocolError('bad-key', `RSA modulus has ${bits} bits, want ${min} to ${max}`)
-    }
-  },
-}
-
-/** A cursor over DER (X.690): definite lengths of at most two bytes, which is all that a key within our limits has. */
-class Der {
-  readonly #bytes: Uint8Array
-  #at: number
-  readonly #end: number
-
-  constructor(bytes: Uint8Array, at = 0, end = bytes.length) {
-    this.#bytes = bytes
-    this.#at = at
-    this.#end = end
-  }
-
-  /** The contents of the next value, which must have this tag. */
-  enter(tag: number): Der {
-    const bytes = this.#bytes
-    const first = bytes[this.#at + 1] ?? 0
-    const longer = first < 0x80 ? 0 : first - 0x80
-    let length = longer === 0 ? first : 0
-    for (let i = 0; i < longer; i++) length = length * 256 + (bytes[this.#at + 2 + i] ?? 0)
-    const start = this.#at + 2 + longer
-    if (bytes[this.#at] !== tag || longer > 2 || start + length > this.#end) {
-      throw new ProtocolError('bad-key', `no DER value with tag ${tag} where one must be`)
-    }
-    this.#at = start + length
-    return new Der(bytes, start, start + length)
-  }
-
-  /** The value fills the bytes to their end. */
-  get whole(): boolean {
-    return this.#end === this.#bytes.length
-  }
-
-  get rest(): Uint8Array {
-    return this.#bytes.subarray(this.#at, this.#end)
-  }
-}
-
-/** OID 1.2.840.113549.1.1.1, rsaEncryption (RFC 8017 A.1). */
-const rsaEncryption = Uint8Array.of(0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01)
-
-function modulusBits(spki: Uint8Array): number {
-  const info = new Der(spki).enter(0x30)
-  const algorithm = info.enter(0x30)
-  if (!info.whole || !equals(algorithm.enter(0x06).rest, rsaEncryption)) {
-    throw new ProtocolError('bad-key', 'RSA public key is not a SubjectPublicKeyInfo with rsaEncryption')
-  }
-  const bits = info.enter(0x03).rest
-  if (bits[0] !== 0) throw new ProtocolError('bad-key', 'RSA public key is not a whole number of bytes')
-  const modulus = new Der(bits, 1).enter(0x30).enter(0x02).rest
-  const first = modulus.findIndex((byte) => byte !== 0)
-  return first === -1 ? 0 : 8 * (modulus.length - first - 1) + (32 - Math.clz32(modulus[first] ?? 0))
+  RSA: checkRsaPublic,
 }

@@ -1,17 +1,29 @@
 /*
- * libp2p peer-ids (3A r2, 2021-04-30) §How keys are encoded and messages signed.
- * Ed25519 signs and verifies. Public keys of the other types are carried, so that their peer ids can be computed;
- * a row more in `algorithms` makes one of them sign and verify.
+ * libp2p peer-ids (3A r2, 2021-04-30) §How keys are encoded and messages signed: Ed25519, RSA, Secp256k1 and ECDSA.
+ * ECDSA keys on other curves than P-256 are carried, so that their peer ids can be computed, but do not verify.
+ * Signatures must be strictly DER. A high s verifies on both curves, as in go-libp2p; js-libp2p refuses one on
+ * Secp256k1, so we write the low one there.
  */
 import { platformCrypto } from '#crypto'
 import { concat, equals } from '../bytes.ts'
-import type { Crypto, Ed25519PrivateKey } from '../crypto/crypto.ts'
+import type { Crypto, Ed25519PrivateKey, Signer, Verifier } from '../crypto/crypto.ts'
 import { ProtocolError, UnavailableError } from '../errors.ts'
 import { PeerId } from './id.ts'
+import {
+  checkScalar,
+  compressPoint,
+  ecdsaPrivate,
+  ecdsaPublic,
+  encodeEcdsaPrivate,
+  encodeEcdsaPublic,
+  rsaModulusBits,
+  rsaPublicOf,
+} from './key-der.ts'
 import { decodePrivateKeyMessage, decodePublicKeyMessage, encodeKeyMessage } from './key-wire.ts'
 import type { KeyType } from './key-wire.ts'
 
-export { keyTypes, rsaModulusBits } from './key-wire.ts'
+export { rsaModulusBits } from './key-der.ts'
+export { keyTypes } from './key-wire.ts'
 export type { KeyType } from './key-wire.ts'
 
 export interface PublicKey {
@@ -21,7 +33,10 @@ export interface PublicKey {
   /** The PublicKey message: what the peer id is the hash of. */
   readonly encoded: Uint8Array
   readonly peerId: PeerId
-  /** False for whatever does not verify. Rejects with UnavailableError `unsupported` for key types we cannot verify. */
+  /**
+   * False for whatever does not verify. Rejects with UnavailableError `unsupported` for ECDSA on other curves than
+   * P-256, and for RSA where the platform has no WebCrypto. Arguments must not change until the promise settles.
+   */
   verify(message: Uint8Array, signature: Uint8Array): Promise<boolean>
 }
 
@@ -33,29 +48,44 @@ export interface PrivateKey {
   sign(message: Uint8Array): Promise<Uint8Array>
 }
 
-interface Verifier {
-  verify(message: Uint8Array, signature: Uint8Array): Promise<boolean>
-}
+type MaybePromise<T> = T | Promise<T>
 
 interface Algorithm {
   /** What verifies with the Data of a PublicKey message; the check of a form is done, anything else verifies nothing. */
   verifier(crypto: Crypto, raw: Uint8Array): Verifier
-  /** From the Data of a PrivateKey message; throws ProtocolError `bad-key`. */
-  decodePrivate(crypto: Crypto, data: Uint8Array): PrivateKey
+  /** From the Data of a PrivateKey message; throws ProtocolError `bad-key`. A promise where code must be loaded first. */
+  decodePrivate(crypto: Crypto, data: Uint8Array): MaybePromise<PrivateKey>
+  generate(crypto: Crypto, modulusBits: number): MaybePromise<PrivateKey>
 }
 
-const algorithms: Partial<Record<KeyType, Algorithm>> = {
+const algorithms: Record<KeyType, Algorithm> = {
   Ed25519: {
     verifier: (crypto, raw) => crypto.ed25519Public(raw),
     decodePrivate: decodeEd25519,
+    generate: (crypto) => ed25519(crypto, crypto.ed25519Generate()),
   },
-}
-
-function algorithmOf(type: KeyType): Algorithm {
-  const algorithm = algorithms[type]
-  if (algorithm !== undefined) return algorithm
-  const known = Object.keys(algorithms).join(', ')
-  throw new UnavailableError('unsupported', `cannot sign or verify with ${type} keys, only with ${known}`)
+  RSA: {
+    verifier: (crypto, raw) => crypto.rsaPublic(raw),
+    decodePrivate: rsa,
+    generate: async (crypto, modulusBits) => rsa(crypto, await crypto.rsaGenerate(modulusBits)),
+  },
+  Secp256k1: {
+    verifier: (crypto, raw) => crypto.ecdsaPublic('secp256k1', raw),
+    decodePrivate: (crypto, data) => secp256k1(crypto, checkScalar('secp256k1', data)),
+    generate: async (crypto) => secp256k1(crypto, await crypto.ecGenerate('secp256k1')),
+  },
+  ECDSA: {
+    verifier: (crypto, raw) => {
+      const { curve, point } = ecdsaPublic(raw)
+      if (curve !== undefined) return crypto.ecdsaPublic(curve, point)
+      throw new UnavailableError('unsupported', 'cannot verify with ECDSA keys on other curves than P-256')
+    },
+    decodePrivate: (crypto, data) => {
+      const { scalar, point } = ecdsaPrivate(data)
+      return ecdsa(crypto, scalar, point)
+    },
+    generate: async (crypto) => ecdsa(crypto, await crypto.ecGenerate('P-256')),
+  },
 }
 
 /** Throws ProtocolError `bad-key`; every key type is accepted. The bytes are copied. */
@@ -64,14 +94,40 @@ export function decodePublicKey(encoded: Uint8Array, crypto: Crypto = platformCr
   return publicKey(type, data, crypto)
 }
 
-/** Throws ProtocolError `bad-key`, UnavailableError `unsupported` for key types that we cannot sign with. */
+/**
+ * Throws ProtocolError `bad-key`. Outside Node, Secp256k1 and ECDSA keys need code that is loaded when first used:
+ * there it throws UnavailableError `unsupported` for them, and `importPrivateKey` is what reads them.
+ */
 export function decodePrivateKey(encoded: Uint8Array, crypto: Crypto = platformCrypto): PrivateKey {
   const { type, data } = decodePrivateKeyMessage(encoded)
-  return algorithmOf(type).decodePrivate(crypto, data)
+  const key = algorithms[type].decodePrivate(crypto, data)
+  if (!(key instanceof Promise)) return key
+  // Nobody waits for it.
+  key.catch(() => {})
+  throw new UnavailableError('unsupported', `${type} keys are read by \`await importPrivateKey()\` on this platform`)
 }
 
-export function generateKey(_type: 'Ed25519' = 'Ed25519', crypto: Crypto = platformCrypto): PrivateKey {
-  return ed25519(crypto, crypto.ed25519Generate())
+/** The same for every key type on every platform. Rejects with ProtocolError `bad-key`. */
+export async function importPrivateKey(encoded: Uint8Array, crypto: Crypto = platformCrypto): Promise<PrivateKey> {
+  const { type, data } = decodePrivateKeyMessage(encoded)
+  return algorithms[type].decodePrivate(crypto, data)
+}
+
+/** RSA: 2,048 to 8,192 bits, default 2,048 (js-libp2p, go-libp2p's minimum), else RangeError. ECDSA: on P-256. */
+export function generateKey(type?: 'Ed25519', crypto?: Crypto): PrivateKey
+export function generateKey(type: 'RSA', crypto?: Crypto, modulusBits?: number): Promise<PrivateKey>
+export function generateKey(type: 'Secp256k1' | 'ECDSA', crypto?: Crypto): Promise<PrivateKey>
+export function generateKey(type: KeyType, crypto?: Crypto, modulusBits?: number): PrivateKey | Promise<PrivateKey>
+export function generateKey(
+  type: KeyType = 'Ed25519',
+  crypto: Crypto = platformCrypto,
+  modulusBits: number = rsaModulusBits.min,
+): PrivateKey | Promise<PrivateKey> {
+  const { min, max } = rsaModulusBits
+  if (!Number.isInteger(modulusBits) || modulusBits < min || modulusBits > max || modulusBits % 8 !== 0) {
+    throw new RangeError(`RSA modulus of ${modulusBits} bits, want a multiple of 8 from ${min} to ${max}`)
+  }
+  return algorithms[type].generate(crypto, modulusBits)
 }
 
 function publicKey(type: KeyType, raw: Uint8Array, crypto: Crypto): PublicKey {
@@ -86,7 +142,7 @@ function publicKey(type: KeyType, raw: Uint8Array, crypto: Crypto): PublicKey {
       return (peerId ??= PeerId.fromPublicKey(encoded, crypto))
     },
     verify: async (message, signature) =>
-      (verifier ??= algorithmOf(type).verifier(crypto, raw)).verify(message, signature),
+      (verifier ??= algorithms[type].verifier(crypto, raw)).verify(message, signature),
   }
 }
 
@@ -114,4 +170,41 @@ function decodeEd25519(crypto: Crypto, data: Uint8Array): PrivateKey {
     throw new ProtocolError('bad-key', 'the public key in an Ed25519 private key does not belong to its seed')
   }
   return ed25519(crypto, key)
+}
+
+function privateKey(type: KeyType, data: Uint8Array, publicKey: PublicKey, makeSigner: () => Signer): PrivateKey {
+  let signer: Signer | undefined
+  return {
+    type,
+    publicKey,
+    encoded: encodeKeyMessage(type, data),
+    sign: async (message) => (signer ??= makeSigner()).sign(message),
+  }
+}
+
+function rsa(crypto: Crypto, pkcs1: Uint8Array): PrivateKey {
+  const spki = rsaPublicOf(pkcs1)
+  return privateKey('RSA', pkcs1, publicKey('RSA', spki, crypto), () => crypto.rsaPrivate(pkcs1))
+}
+
+function withPoint<T>(point: MaybePromise<Uint8Array>, make: (point: Uint8Array) => T): MaybePromise<T> {
+  return point instanceof Promise ? point.then(make) : make(point)
+}
+
+function secp256k1(crypto: Crypto, scalar: Uint8Array): MaybePromise<PrivateKey> {
+  return withPoint(crypto.ecPoint('secp256k1', scalar), (point) => {
+    const key = publicKey('Secp256k1', compressPoint(point), crypto)
+    return privateKey('Secp256k1', scalar, key, () => crypto.ecdsaPrivate('secp256k1', scalar))
+  })
+}
+
+/** `stored` is the point that stood beside the scalar. */
+function ecdsa(crypto: Crypto, scalar: Uint8Array, stored?: Uint8Array): MaybePromise<PrivateKey> {
+  return withPoint(crypto.ecPoint('P-256', scalar), (point) => {
+    if (stored !== undefined && !equals(stored, point)) {
+      throw new ProtocolError('bad-key', 'the public key in an ECDSA private key does not belong to its scalar')
+    }
+    const key = publicKey('ECDSA', encodeEcdsaPublic(point), crypto)
+    return privateKey('ECDSA', encodeEcdsaPrivate(scalar, point), key, () => crypto.ecdsaPrivate('P-256', scalar))
+  })
 }
