@@ -3,7 +3,7 @@
  * js bundles are made here from the lab's packages with the same settings; what the lab installs is not a fair install.
  */
 import { readdirSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
 import { builtPeers } from '../test/interop/peers.ts'
@@ -18,11 +18,14 @@ const jsContent = `${jsBase}
 export { withBitswap } from '@helia/bitswap'; export { withLibp2pLight } from '@helia/libp2p'
 export { unixfs } from '@helia/unixfs'; export { createHeliaLight } from 'helia'`
 
-/** Gzip kB of an ES module for browsers. */
+/** Gzip kB of an ES module for browsers: of all that is there before the first dynamic import, which becomes a file. */
 async function bundle(contents: string, resolveDir: string): Promise<number> {
-  const { outputFiles } = await build({
+  const { outputFiles, metafile } = await build({
     stdin: { contents, resolveDir },
     bundle: true,
+    splitting: true,
+    outdir: resolveDir,
+    metafile: true,
     minify: true,
     write: false,
     format: 'esm',
@@ -30,7 +33,16 @@ async function bundle(contents: string, resolveDir: string): Promise<number> {
     target: 'es2023',
     logLevel: 'error',
   })
-  return gzipSync(outputFiles[0]?.contents ?? '', { level: 9 }).length / 1000
+  const made = new Map(outputFiles.map((file) => [basename(file.path), file.contents]))
+  const outputs = new Map(Object.entries(metafile.outputs).map(([path, output]) => [basename(path), output]))
+  const loaded = new Set(['stdin.js'])
+  for (const name of loaded) {
+    for (const { path, kind } of outputs.get(name)?.imports ?? []) {
+      if (kind === 'import-statement') loaded.add(basename(path))
+    }
+  }
+  const contentsOf = [...loaded].map((name) => made.get(name) ?? new Uint8Array(0))
+  return gzipSync(Buffer.concat(contentsOf), { level: 9 }).length / 1000
 }
 
 function bytesIn(path: string): number {
