@@ -7,7 +7,8 @@ export {
   type Kit,
   type KitOptions,
 } from './kit/kit.ts'
-export { createNode, type Capabilities, type Node, type NodeOptions } from './node.ts'
+export type { Capabilities } from './capabilities.ts'
+export { createNode, type Node, type NodeOptions } from './node.ts'
 export type {
   Connection,
   HandleOptions,

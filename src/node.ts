@@ -4,6 +4,7 @@
  * valid: new streams go to the best (direct before limited, then oldest), a spare closes once it has long had no stream.
  */
 import { UpgradedConnection, upgrade, type MuxerFactory, type Upgrade, type Upgraded } from './connection.ts'
+import { capabilitiesOf, type Capabilities } from './capabilities.ts'
 import type { Crypto } from './crypto/crypto.ts'
 import { deadline, raceAbort } from './deadline.ts'
 import { Dials } from './dials.ts'
@@ -31,7 +32,10 @@ import { createNoise } from './security/noise/noise.ts'
 import type { SecurityProtocol } from './security/security.ts'
 import type { Listener, Transport, TransportConnection } from './transport/transport.ts'
 import { version } from './version.ts'
+import { platformCrypto } from '#crypto'
 import { defaultTransports } from '#transports'
+
+export type { Capabilities } from './capabilities.ts'
 
 export interface NodeOptions {
   /** Our identity; default: a new Ed25519 key, gone with the process. */
@@ -75,10 +79,7 @@ const defaults = {
   maxConnectionsPerPeer: 8,
   spareGraceMs: 30_000,
   stopTimeoutMs: 3_000,
-}
-
-/** What this build and this machine can do, by name: each transport and optional part, present or not. */
-export type Capabilities = Readonly<Record<string, boolean>>
+} satisfies Omit<Required<NodeOptions>, keyof NodeParts | 'crypto'>
 
 export interface Node extends Host {
   /** Listens. Idempotent; rejects with UnavailableError when an address can't be listened on, with nothing left open. */
@@ -96,6 +97,7 @@ export interface Node extends Host {
   /** Asks the peer anew. */
   identify(peer: PeerId | Multiaddr | string, options?: { signal?: AbortSignal }): Promise<IdentifyResult>
   ping(peer: PeerId | Multiaddr | string, options?: PingOptions): AsyncGenerator<number, void, undefined>
+  /** What this build and this machine can do. */
   capabilities(): Capabilities
   [Symbol.asyncDispose](): Promise<void>
 }
@@ -124,6 +126,7 @@ class RhizaNode implements Node {
   readonly #listen: readonly Multiaddr[]
   readonly #transports: readonly Transport[]
   readonly #upgrade: Upgrade
+  readonly #crypto: string
   readonly #events: Events<HostEvents>
   readonly #handlers = new Map<string, { handler: StreamHandler; options: HandleOptions }>()
   readonly #connections = new Map<string, UpgradedConnection[]>()
@@ -145,6 +148,7 @@ class RhizaNode implements Node {
     this.peerId = options.privateKey.publicKey.peerId
     this.#listen = options.listen
     this.#transports = options.transports
+    this.#crypto = options.cryptoName
     this.#upgrade = {
       env: options.env,
       security: options.security,
@@ -525,11 +529,9 @@ class RhizaNode implements Node {
   }
 
   capabilities(): Capabilities {
-    const known = ['tcp', 'memory', 'websocket', 'quic', 'webtransport', 'webrtc']
-    const transports = known.map((name) => [name, this.#transports.some((t) => t.name === name)] as const)
-    const security = this.#upgrade.security.map((s) => [s.id, true] as const)
-    const muxers = this.#upgrade.muxers.map((m) => [m.id, true] as const)
-    return Object.fromEntries([...transports, ...security, ...muxers])
+    const { security, muxers } = this.#upgrade
+    const ids = [...security, ...muxers].map(({ id }) => id)
+    return capabilitiesOf([...this.#transports.map((t) => t.name), ...ids, `crypto:${this.#crypto}`])
   }
 }
 
@@ -539,15 +541,15 @@ interface NodeParts {
   transports: readonly Transport[]
   security: readonly SecurityProtocol[]
   muxers: readonly MuxerFactory[]
+  cryptoName: string
   env: Env
 }
 
 async function chooseCrypto(name: NodeOptions['crypto']): Promise<Crypto | undefined> {
   if (name === undefined) return undefined
-  const { platformCrypto } = name === 'noble' ? await import('./crypto/noble.ts') : await import('#crypto')
-  if (platformCrypto.name !== name)
-    throw new UnavailableError('unsupported', `there is no ${name} crypto on this platform`)
-  return platformCrypto
+  const backend = name === 'noble' ? (await import('./crypto/noble.ts')).nobleCrypto : platformCrypto
+  if (backend.name !== name) throw new UnavailableError('unsupported', `there is no ${name} crypto on this platform`)
+  return backend
 }
 
 /** A node, not started yet: nothing is open. Rejects with TypeError or RangeError on bad options. */
@@ -567,6 +569,7 @@ export async function createNode(options: NodeOptions = {}): Promise<Node> {
     ...merged,
     env,
     privateKey,
+    cryptoName: (crypto ?? platformCrypto).name,
     listen: (merged.listen ?? []).map((a) => multiaddr(a)),
     transports: merged.transports ?? defaultTransports(),
     security: merged.security ?? [createNoise({ privateKey, env, ...(crypto && { crypto }) })],

@@ -316,12 +316,26 @@ describe('a node', () => {
 
   it('reports what it can do', async () => {
     const [a] = await pairOf()
-    expect(a.capabilities()).toMatchObject({
+    expect(a.capabilities()).toEqual({
       memory: true,
       tcp: false,
+      websocket: false,
       quic: false,
+      webtransport: false,
+      webrtc: false,
       '/noise': true,
+      '/tls/1.0.0': false,
       '/yamux/1.0.0': true,
+      'crypto:native': true,
+      'crypto:noble': false,
+      'node-datachannel': false,
+    })
+    const other = await createNode({ transports: [tcp()], crypto: 'noble' })
+    expect(other.capabilities()).toMatchObject({
+      tcp: true,
+      memory: false,
+      'crypto:noble': true,
+      'crypto:native': false,
     })
   })
 
