@@ -10,7 +10,7 @@ const { dependencies } = JSON.parse(readFileSync(join(root, '../package.json'), 
 
 /** Wire codecs and machines: no promise, no platform, no clock of their own. */
 const pure =
-  /\/(wire|frame|decoder|flow|keepalive|symmetric|handshake|payload|records|wantlist|ledger|negotiate)\.ts$|^mux\/yamux\/(?!yamux\.ts)/
+  /\/(wire|frame|decoder|flow|keepalive|symmetric|handshake|payload|records|wantlist|ledger|session|session-peer|negotiate)\.ts$|^mux\/yamux\/(?!yamux\.ts)/
 const impure =
   /\b(async|await|Promise|setTimeout|setInterval|setImmediate|queueMicrotask)\b|\bDate\.now|\bMath\.random|\bperformance\./
 
@@ -92,6 +92,7 @@ describe('architecture', () => {
     ['mux/yamux/frame.ts', 'const x = async () => {}', 'holds async'],
     ['mux/yamux/session.ts', 'const x = Date.now()', 'holds Date.now'],
     ['protocols/bitswap/wire.ts', 'let x: Promise<void>', 'holds Promise'],
+    ['protocols/bitswap/session.ts', 'setTimeout(x, 1)', 'holds setTimeout'],
     ['bytes.ts', 'export const x = await y', 'top-level await'],
     ['bytes.ts', 'for await (const x of y) z()', 'top-level await'],
     ['bytes.ts', "function x() {\n  console.log('x')\n}", 'console'],
