@@ -21,6 +21,7 @@ const rows: readonly [string, RegExp][] = [
   ['TCP, Noise XX, yamux, identify, ping: rhiza dials', /is dialled/],
   ['the same: rhiza listens', /dials rhiza|dials and pings it/],
   ['the same with portable primitives', /with noble primitives/],
+  ['RSA, Secp256k1, ECDSA identities, both ways', /keys connect and authenticate/],
   ['1 MiB echoes, 100 streams in parallel', /echoes 1 MiB/],
   ['stream resets, both ways', /resets a stream/],
   ['unknown protocols refused, both ways', /is told na/],

@@ -1,6 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { nativeCrypto } from '../../src/crypto/native.ts'
+import { nobleCrypto } from '../../src/crypto/noble.ts'
 import { ClosedError } from '../../src/errors.ts'
-import { createNode, type Node } from '../../src/node.ts'
+import { createNode, type Node, type NodeOptions } from '../../src/node.ts'
+import { generateKey, type KeyType } from '../../src/peer/keys.ts'
 import { BufferedStream } from '../../src/stream.ts'
 import {
   available,
@@ -15,8 +18,8 @@ import {
 
 const versions: Readonly<Record<PeerKind, string>> = { go: 'go-libp2p', js: 'js-libp2p', py: 'py-libp2p' }
 
-async function listening(crypto: 'native' | 'noble', listen: string): Promise<Node> {
-  const node = await createNode({ listen: [listen], crypto })
+async function listening(crypto: 'native' | 'noble', listen: string, options: NodeOptions = {}): Promise<Node> {
+  const node = await createNode({ ...options, listen: [listen], crypto })
   node.handle('/echo/1.0.0', async (stream) => {
     for await (const chunk of stream) await stream.write(chunk)
     await stream.closeWrite()
@@ -126,6 +129,41 @@ for (const kind of ['go', 'js', 'py'] as const) {
     it('is told na for a protocol that rhiza does not have', async () => {
       await expect(peer.call('echo', { addr: addrOf(node), protocol: '/none/9', bytes: '' })).rejects.toThrow()
       await expect(node.newStream(there, '/none/9')).rejects.toMatchObject({ code: 'no-protocol' })
+    })
+  })
+}
+
+/** js-libp2p has no peer ids for ECDSA keys. */
+const keyTypes: Readonly<Record<'go' | 'js', readonly KeyType[]>> = {
+  go: ['RSA', 'Secp256k1', 'ECDSA'],
+  js: ['RSA', 'Secp256k1'],
+}
+const backends = { native: nativeCrypto, noble: nobleCrypto }
+
+// go-libp2p has such a key itself; js-libp2p, with an Ed25519 one, must take ours.
+for (const kind of ['go', 'js'] as const) {
+  describe.skipIf(!have[kind]).each(keyTypes[kind])(`${versions[kind]} and %s keys`, (keyType) => {
+    let peer: Peer
+    beforeAll(async () => {
+      peer = await startPeer(kind, kind === 'go' ? ['--key', keyType.toLowerCase()] : ['--bitswap', 'none'])
+    })
+    afterAll(() => peer.stop())
+
+    it.each(['native', 'noble'] as const)('connect and authenticate in both directions (%s)', async (crypto) => {
+      const privateKey = await generateKey(keyType, backends[crypto])
+      const node = await listening(crypto, '/ip4/127.0.0.1/tcp/0', { privateKey })
+      onTestFinished(() => node.stop())
+      const there = peer.addrs[0] ?? ''
+      expect((await node.identify(there)).agent).toContain(kind)
+      expect(node.connections()[0]).toMatchObject({ direction: 'outbound', security: '/noise' })
+      expect(String(node.connections()[0]?.peer)).toBe(peer.peerId)
+      await node.hangUp(peer.peerId)
+      await peer.call('connect', { addr: addrOf(node) })
+      expect((await peer.call('ping', { peer: node.peerId.toString(), count: 1 }))['rttMs']).toHaveLength(1)
+      const inbound = node.connections().find(({ direction }) => direction === 'inbound')
+      expect(String(inbound?.peer)).toBe(peer.peerId)
+      const bytes = seededBytes(10_000, 5)
+      expect(Buffer.compare(await echoed(node, there, bytes), bytes)).toBe(0)
     })
   })
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -87,18 +88,40 @@ func options(security, muxer string) ([]libp2p.Option, error) {
 	return append(opts, libp2p.Muxer(yamux.ID, yamux.DefaultTransport)), nil
 }
 
+func identity(keyType string) (crypto.PrivKey, error) {
+	types := map[string]int{
+		"ed25519":   crypto.Ed25519,
+		"rsa":       crypto.RSA,
+		"secp256k1": crypto.Secp256k1,
+		"ecdsa":     crypto.ECDSA,
+	}
+	t, known := types[keyType]
+	if !known {
+		return nil, fmt.Errorf("no such key type: %s", keyType)
+	}
+	// The bits are for RSA alone.
+	key, _, err := crypto.GenerateKeyPair(t, 2048)
+	return key, err
+}
+
 func main() {
 	log.SetOutput(os.Stderr)
 	security := flag.String("security", "noise", "noise or tls")
 	muxer := flag.String("muxer", "yamux", "yamux")
 	listen := flag.String("listen", "/ip4/127.0.0.1/tcp/0", "multiaddr to listen on")
 	versions := flag.String("bitswap", "1.2", "newest bitswap version spoken: 1.2, 1.1, 1.0 or none")
+	keyType := flag.String("key", "ed25519", "identity: ed25519, rsa, secp256k1 or ecdsa")
 	flag.Parse()
 
 	opts, err := options(*security, *muxer)
 	if err != nil {
 		log.Fatal(err)
 	}
+	key, err := identity(*keyType)
+	if err != nil {
+		log.Fatal(err)
+	}
+	opts = append(opts, libp2p.Identity(key))
 	h, err := libp2p.New(append(opts, libp2p.ListenAddrStrings(*listen))...)
 	if err != nil {
 		log.Fatal(err)
