@@ -30,8 +30,6 @@ export default defineConfig({
           name: 'unit',
           include: ['test/**/*.test.ts'],
           exclude: ['test/interop/**'],
-          // Room for a machine that is busy with other things: a test that hangs is still found.
-          testTimeout: 20_000,
           // For a machine that has other work, too: only a test that hangs needs it.
           testTimeout: 30_000,
           hookTimeout: 30_000,

@@ -42,6 +42,7 @@ export interface Drive<In> {
   stop(): void
 }
 
+/** Runs `core`: hands it time, its events to `around`, and what it transmits to the wire while there is room. */
 export function drive<In, Event, Tx>(core: Core<In, Event, Tx>, around: Surroundings<Event, Tx>): Drive<In> {
   const { env } = around
   let stopped = false

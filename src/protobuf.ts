@@ -391,6 +391,7 @@ function add(out: Record<string, unknown>, { name, type, max }: Plan, r: Reader)
   list.push(type.read(r))
 }
 
+/** A message type: field names with their numbers and types, see the head of this file. */
 export function message<const F extends Fields>(fields: F): Message<F> {
   const plans = Object.entries(fields).map(([name, field]) => plan(name, field))
   const reversed = plans.toReversed()

@@ -28,6 +28,7 @@ export function parsePath(text: string): UnixFSPath {
   return { cid, segments }
 }
 
+/** `/ipfs/CID/a/b`. */
 export function formatPath(cid: CID, segments: readonly string[]): string {
   return ['/ipfs', cid.toString(), ...segments].join('/')
 }

@@ -5,7 +5,7 @@
  */
 import { CID } from 'multiformats/cid'
 import { platformCrypto } from '#crypto'
-import { ClosedError, TimeoutError, UnavailableError, asError, type Attempt } from '../../errors.ts'
+import { ClosedError, ProtocolError, TimeoutError, UnavailableError, asError, type Attempt } from '../../errors.ts'
 import type { Connection, Host } from '../../host.ts'
 import type { PeerId } from '../../peer/id.ts'
 import { getMany, type FetchedBlock, type GetManyOptions } from './get-many.ts'
@@ -74,7 +74,8 @@ export interface Bitswap {
   /**
    * The block, checked against its CID and not to be changed. Rejects with UnavailableError (`not-found` when all peers
    * were asked, `unreachable` when none could be, `unsupported` for an unknown hash), TimeoutError, ClosedError or
-   * signal.reason. The bytes of an identity CID come out of the CID.
+   * signal.reason; or with ProtocolError (`bad-block` for one that does not match) where every peer broke the protocol.
+   * The bytes of an identity CID come out of the CID.
    */
   get(cid: CID, options?: GetOptions & SessionOptions): Promise<Uint8Array>
   session(options?: SessionOptions): BitswapSession
@@ -350,9 +351,19 @@ class Adapter implements Bitswap {
     if (request === undefined) return
     this.#requests.delete(key)
     const cid = request.cid.toString()
-    const error = reached
-      ? new UnavailableError('not-found', `no peer has block ${cid}`, tried)
-      : new UnavailableError('unreachable', `no peer to be reached for block ${cid}`, tried)
+    // Where everybody asked lied, that is the answer: nobody said that it has nothing.
+    const lies = tried.map(({ reason }) => (reason instanceof ProtocolError ? reason : undefined))
+    const [lie] = lies
+    const lied = (because: ProtocolError): ProtocolError => {
+      const each = tried.map(({ what }, i) => `peer ${what} ${lies[i]?.message ?? ''}`)
+      return new ProtocolError(because.code, `no peer gave block ${cid}: ${each.join('; ')}`, { cause: because })
+    }
+    const error =
+      lie !== undefined && !lies.includes(undefined)
+        ? lied(lie)
+        : reached
+          ? new UnavailableError('not-found', `no peer has block ${cid}`, tried)
+          : new UnavailableError('unreachable', `no peer to be reached for block ${cid}`, tried)
     for (const waiter of request.waiters) waiter.reject(error)
   }
 }
@@ -372,6 +383,10 @@ function given<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], u
   }
 }
 
+/**
+ * Bitswap over `host`, serving what `blocks` has; nothing happens before start(). Throws RangeError on options that make
+ * no sense.
+ */
 export function createBitswap({
   host,
   blocks,

@@ -94,6 +94,7 @@ interface IdentifyTarget {
   agent: string | undefined
 }
 
+/** Answers identify and takes in pushes from now on; throws TypeError when the host has handlers for them already. */
 export function createIdentify(
   host: Host,
   self: Self,

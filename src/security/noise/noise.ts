@@ -38,6 +38,7 @@ const defaults = {
 /** Bytes of one handshake message: an RSA key of 8192 bits and full extension lists stay below. */
 export const handshakeMessageBytes = 16 * 1024
 
+/** Noise XX for a connection's upgrade; makes no key and signs nothing before the first handshake. */
 export function createNoise(options: NoiseOptions): SecurityProtocol {
   return new Noise(options)
 }
