@@ -180,7 +180,7 @@ it('a ping that ends within is an error, and one whose replies nobody reads wait
 })
 
 it.each([
-  ['answers with other bytes', (_: Uint8Array) => new Uint8Array(32), 'bad-message'],
+  ['answers with other bytes', (ping: Uint8Array) => ping.map((byte) => byte ^ 1), 'bad-message'],
   ['answers half', (ping: Uint8Array) => ping.slice(0, 16), 'timeout'],
   ['answers nothing', () => undefined, 'timeout'],
 ])('a peer that %s is not taken for alive', async (_what, answer, code) => {

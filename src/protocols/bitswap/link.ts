@@ -1,9 +1,9 @@
 /* The streams of one peer: one of ours for messages of one kind, kept open between them, and frames from theirs. */
-import { allocUnsafe, concat } from '../../bytes.ts'
+import { concat } from '../../bytes.ts'
 import type { Timer } from '../../env.ts'
 import { ClosedError, ProtocolError, TimeoutError } from '../../errors.ts'
 import type { Host, ProtocolStream } from '../../host.ts'
-import { prefixed, type Stream } from '../../stream.ts'
+import { BufferedStream, prefixed, type Stream } from '../../stream.ts'
 import { readVarint, varintLength } from '../../varint.ts'
 import type { PeerId } from '../../peer/id.ts'
 import { protocolIds, versionOf, type Version } from './wire.ts'
@@ -101,50 +101,31 @@ export async function readFrames(
   limits: { maxBytes: number; frameTimeoutMs: number },
   frame: (bytes: Uint8Array) => void,
 ): Promise<void> {
-  let rest: Uint8Array | undefined
-  for (;;) {
-    const head: Uint8Array | null = rest ?? (await stream.read())
-    if (head === null) return
-    const size = readVarint(head)
-    const at = size === undefined ? 0 : varintLength(size)
-    if (size !== undefined && size > limits.maxBytes) {
-      throw new ProtocolError('oversized', `message of ${size} bytes, at most ${limits.maxBytes} allowed`)
-    }
-    if (size !== undefined && head.length >= at + size) {
-      rest = head.length > at + size ? head.subarray(at + size) : undefined
-      if (size > 0) frame(head.subarray(at, at + size))
-      continue
-    }
-    const timer = host.env.clock.setTimer(limits.frameTimeoutMs, () =>
-      stream.reset(0, new TimeoutError('receiving a Bitswap message', limits.frameTimeoutMs)),
-    )
-    try {
+  const framed = new BufferedStream(stream)
+  let timer: Timer | undefined
+  const late = (): void => stream.reset(0, new TimeoutError('receiving a Bitswap message', limits.frameTimeoutMs))
+  try {
+    for (;;) {
+      const head = await framed.read()
+      if (head === null) return
+      const size = readVarint(head)
+      const at = size === undefined ? 0 : varintLength(size)
+      if (size !== undefined && size > limits.maxBytes)
+        throw new ProtocolError('oversized', `message of ${size} bytes, at most ${limits.maxBytes} allowed`)
+      if (size === undefined || head.length < at + size) timer ??= host.env.clock.setTimer(limits.frameTimeoutMs, late)
       if (size === undefined) {
-        rest = concat([head, await more(stream)])
+        const more = await framed.read()
+        if (more === null) throw new ProtocolError('truncated', 'stream ended within a message')
+        framed.unread(concat([head, more]))
         continue
       }
-      const out = allocUnsafe(size)
-      rest = await fill(stream, out, head.subarray(at))
-      frame(out)
-    } finally {
-      timer.cancel()
+      if (at < head.length) framed.unread(head.subarray(at))
+      const body = await framed.readExact(size)
+      timer?.cancel()
+      timer = undefined
+      if (size > 0) frame(body)
     }
-  }
-}
-
-async function more(stream: Stream): Promise<Uint8Array> {
-  const chunk = await stream.read()
-  if (chunk === null) throw new ProtocolError('truncated', 'stream ended within a message')
-  return chunk
-}
-
-/** Fills `out` from `first` and the stream; gives what was read too much. */
-async function fill(stream: Stream, out: Uint8Array, first: Uint8Array): Promise<Uint8Array | undefined> {
-  let at = 0
-  for (let chunk = first; ; chunk = await more(stream)) {
-    const take = Math.min(chunk.length, out.length - at)
-    out.set(take === chunk.length ? chunk : chunk.subarray(0, take), at)
-    at += take
-    if (at === out.length) return take < chunk.length ? chunk.subarray(take) : undefined
+  } finally {
+    timer?.cancel()
   }
 }

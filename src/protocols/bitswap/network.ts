@@ -198,6 +198,10 @@ export class Network {
       this.#draining = false
     }
     const { deadline } = this.#fetcher
+    if (deadline === Infinity) {
+      this.#timer?.cancel()
+      this.#timerAt = Infinity
+    }
     if (deadline >= this.#timerAt) return
     this.#timer?.cancel()
     this.#timerAt = deadline
@@ -309,8 +313,12 @@ export class Network {
       await readFrames(stream, this.#host, limits, (frame) => this.#receive(link, frame))
     } catch (error) {
       // Not when the stream was reset for a violation that is known already.
-      if (error instanceof ProtocolError && link.inbound.has(stream)) this.#violated(link, error)
-      else this.#host.env.trace?.('bitswap.stream-lost', { peer: link.id, error: asError(error) })
+      if (error instanceof ProtocolError && link.inbound.has(stream)) {
+        this.#violated(link, error)
+        // A message cut short may be a peer that went away; the others are lies, and it is asked no more.
+        if (error.code !== 'truncated') this.#fetcher.breach(link.id, error, this.#now)
+        this.#drain()
+      } else this.#host.env.trace?.('bitswap.stream-lost', { peer: link.id, error: asError(error) })
       stream.reset()
     } finally {
       link.inbound.delete(stream)

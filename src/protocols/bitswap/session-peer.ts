@@ -1,4 +1,5 @@
 /* One peer as the asking half sees it: what it was asked, how much at once, and what it may still send. Pure. */
+import type { ProtocolError } from '../../errors.ts'
 import { OutboundWantlist } from './wantlist.ts'
 
 /** Who had the blocks of a session: above 0 had, below 0 had not. */
@@ -36,7 +37,8 @@ export interface Ask {
   late: boolean
   /** In its peer's queue. */
   queued: boolean
-  reason: string
+  /** Why it is `no`. */
+  reason: string | ProtocolError
   /** The peer could be talked to. */
   reached: boolean
 }
@@ -55,7 +57,8 @@ export class FetchPeer {
   presences = true
   reconnects = 0
   bannedUntil = -Infinity
-  banReason = ''
+  /** What it did, while it is banned. */
+  ban: ProtocolError | undefined = undefined
   /** All asks but those in state `no`. */
   readonly asks = new Set<Ask>()
   /** Block and presence questions that are open. */

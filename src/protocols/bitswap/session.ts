@@ -165,7 +165,7 @@ export class Fetcher {
     want.asks.set(peer, ask)
     if (peer.bannedUntil > now) {
       ask.state = 'no'
-      ask.reason = peer.banReason
+      ask.reason = peer.ban ?? ''
       ask.reached = true
       return
     }
@@ -220,7 +220,7 @@ export class Fetcher {
   }
 
   /** Rules the peer out for this want. */
-  #rule(ask: Ask, reason: string, reached: boolean): void {
+  #rule(ask: Ask, reason: string | ProtocolError, reached: boolean): void {
     this.#rest(ask)
     ask.state = 'no'
     ask.reason = reason
@@ -479,17 +479,28 @@ export class Fetcher {
     return true
   }
 
-  #ban(peer: FetchPeer, reason: string, now: number): void {
+  /** The peer broke the protocol where it is read: it is not asked for a while. */
+  breach(id: string, error: ProtocolError, now: number): void {
+    const peer = this.#peers.get(id)
+    if (peer !== undefined) this.#exclude(peer, error, now)
+  }
+
+  #ban(peer: FetchPeer, what: string, now: number): void {
+    this.#exclude(peer, this.#violation(peer.id, what), now)
+  }
+
+  #exclude(peer: FetchPeer, error: ProtocolError, now: number): void {
     peer.bannedUntil = now + this.#options.banMs
-    peer.banReason = reason
-    this.#violation(peer.id, reason)
+    peer.ban = error
     const asks = [...peer.asks]
-    for (const ask of asks) this.#rule(ask, reason, true)
+    for (const ask of asks) this.#rule(ask, error, true)
     for (const ask of asks) this.#place(ask.want, now)
   }
 
-  #violation(id: string, reason: string): void {
-    this.#events.push({ type: 'violation', peer: id, error: new ProtocolError('bad-block', `peer ${id} ${reason}`) })
+  #violation(peer: string, what: string): ProtocolError {
+    const error = new ProtocolError('bad-block', what)
+    this.#events.push({ type: 'violation', peer, error })
+    return error
   }
 
   tick(now: number): void {

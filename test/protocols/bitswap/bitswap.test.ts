@@ -705,7 +705,7 @@ describe('hostile peers', () => {
       /nobody asked for/,
     )
     await expect(a.bitswap.get(block(99).cid, { peers: [liar.host.peerId] })).rejects.toMatchObject({
-      code: 'not-found',
+      code: 'bad-block',
     })
   })
 
