@@ -1,9 +1,11 @@
 import { chmod, mkdir, readFile, readdir, readlink, stat, symlink, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { createServer, type AddressInfo } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { printable } from '../../src/cli/output.ts'
 import { parseDuration } from '../../src/cli/args.ts'
-import { rhiza, rhizaJson, rhizaServe, scratch, type Scratch, type Served } from './rhiza.ts'
+import { cidOf } from '../../src/ipld/cid.ts'
+import { createKit } from '../../src/kit/kit.ts'
+import { rhiza, rhizaJson, rhizaServe, rhizaStart, scratch, type Scratch, type Served } from './rhiza.ts'
 
 // Every run is a process of its own: on a busy machine each takes its time.
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
@@ -187,7 +189,7 @@ describe('rhiza serve', () => {
     const cid = String(added?.['cid'])
     const path = s.at('rotten')
     await rhizaJson(['add', s.at('rot.txt')], { repo: path })
-    const [file] = (await readdir(s.at('rotten', 'blocks'), { recursive: true })).filter((f) => f.endsWith('.data'))
+    const file = (await readdir(s.at('rotten', 'blocks'), { recursive: true })).find((f) => f.endsWith('.data'))
     const block = s.at('rotten', 'blocks', file ?? '')
     await writeFile(block, 'that did rot\n')
     const { stdout, stderr } = await rhiza(['cat', cid, '--peer', served.addr], { repo: path })
@@ -234,6 +236,71 @@ describe('rhiza serve', () => {
     const before = Date.now()
     expect(await one.stop(signal)).toBe(0)
     expect(Date.now() - before).toBeLessThan(2_000)
+  })
+
+  it('listens on all interfaces by default, on 4001 or the next free port', async () => {
+    const one = await rhizaServe(s.at('repo-default'), [], [])
+    const ports = one.addrs.map((addr) => Number(addr.split('/')[4]))
+    expect(Math.min(...ports)).toBeGreaterThanOrEqual(4001)
+    expect(one.addrs.some((addr) => addr.startsWith('/ip4/127.0.0.1/tcp/'))).toBe(true)
+    const two = await rhizaServe(s.at('repo-default-2'), [], [])
+    expect(two.addrs).not.toContain(one.addrs[0]?.replace(one.peerId, two.peerId))
+    expect([await one.stop(), await two.stop()]).toEqual([0, 0])
+  })
+
+  it('one-shot commands come with a peer id of their own, not the daemon’s', async () => {
+    const kit = await createKit({ listen: ['/ip4/127.0.0.1/tcp/0'] })
+    const seen: string[] = []
+    kit.node.on('peer:connect', (peer) => seen.push(peer.toString()))
+    await kit.start()
+    const { cid } = await kit.add('asked for from beside a daemon')
+    const { stdout } = await rhiza(['cat', cid.toString(), '--peer', String(kit.node.addrs()[0])], { repo })
+    await kit.stop()
+    expect(stdout).toBe('asked for from beside a daemon')
+    expect(seen).toHaveLength(1)
+    expect(seen).not.toContain(served.peerId)
+  })
+
+  it('gives up at --timeout on a peer that says nothing', async () => {
+    const server = createServer((socket) => void socket.on('error', () => {}))
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as AddressInfo
+    const cid = 'bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq'
+    const args = ['cat', cid, '--peer', `/ip4/127.0.0.1/tcp/${port}`, '--timeout', '300ms', '--json']
+    const { code, stderr } = await rhiza(args, { repo: other })
+    server.close()
+    expect([code, errorOf(stderr).code]).toEqual([1, 'timeout'])
+  })
+
+  it('is interrupted with one line, and cleans up', async () => {
+    // A peer that connects and never has the second block.
+    const kit = await createKit({ listen: ['/ip4/127.0.0.1/tcp/0'] })
+    await kit.start()
+    const content = new Uint8Array(3 << 20).map((_, i) => (i * 7) >> 3)
+    const { cid } = await kit.add(content)
+    const last = cidOf(0x55, content.subarray(2 << 20))
+    await kit.blocks.delete(last)
+    kit.node.unhandle(['/ipfs/bitswap/1.2.0'])
+    const folder = s.at('interrupted')
+    await mkdir(folder)
+    const args = [
+      'get',
+      cid.toString(),
+      '--peer',
+      String(kit.node.addrs()[0]),
+      '-o',
+      s.at('interrupted', 'out'),
+      '--json',
+    ]
+    const running = rhizaStart(args, { repo: s.at('interrupted-repo') })
+    // On 1.1 nobody says that the last block is missing: it waits until it is interrupted.
+    await expect.poll(() => readdir(folder), { timeout: 20_000 }).not.toEqual([])
+    running.kill('SIGINT')
+    const { code, stderr } = await running.ended
+    await kit.stop()
+    expect([code, errorOf(stderr).code]).toEqual([1, 'interrupted'])
+    expect(stderr.trim().split('\n')).toHaveLength(1)
+    expect(await readdir(folder)).toEqual([])
   })
 
   it('refuses a listen address that is taken or makes no sense', async () => {

@@ -28,9 +28,13 @@ function start(args: readonly string[], { repo, cwd }: RunOptions): ChildProcess
   })
 }
 
-export function rhiza(args: readonly string[], options: RunOptions = {}): Promise<Ran> {
-  return new Promise((resolve, reject) => {
-    const child = start(args, options)
+/** A command that runs until it is done or told to stop. */
+export function rhizaStart(
+  args: readonly string[],
+  options: RunOptions = {},
+): { ended: Promise<Ran>; kill(signal: NodeJS.Signals): void } {
+  const child = start(args, options)
+  const ended = new Promise<Ran>((resolve, reject) => {
     const out: Buffer[] = []
     const err: Buffer[] = []
     child.stdout?.on('data', (chunk: Buffer) => out.push(chunk))
@@ -43,6 +47,11 @@ export function rhiza(args: readonly string[], options: RunOptions = {}): Promis
       resolve({ code, bytes, stdout: bytes.toString(), stderr: Buffer.concat(err).toString() })
     })
   })
+  return { ended, kill: (signal) => void child.kill(signal) }
+}
+
+export function rhiza(args: readonly string[], options: RunOptions = {}): Promise<Ran> {
+  return rhizaStart(args, options).ended
 }
 
 /** The JSON lines of a command that must succeed. */
@@ -63,9 +72,11 @@ export interface Served {
   stop(signal?: NodeJS.Signals): Promise<number | null>
 }
 
-/** `rhiza serve --json` on a free port of 127.0.0.1, once it listens. */
-export async function rhizaServe(repo: string, args: readonly string[] = []): Promise<Served> {
-  const child = start(['serve', '--json', '--listen', '/ip4/127.0.0.1/tcp/0', ...args], { repo })
+const loopback = ['--listen', '/ip4/127.0.0.1/tcp/0']
+
+/** `rhiza serve --json`, once it listens: on a free port of 127.0.0.1 unless told. */
+export async function rhizaServe(repo: string, args: readonly string[] = [], listen = loopback): Promise<Served> {
+  const child = start(['serve', '--json', ...listen, ...args], { repo })
   const ended = new Promise<number | null>((resolve) => child.on('close', resolve))
   const err: string[] = []
   child.stderr?.on('data', (chunk: Buffer) => err.push(chunk.toString()))
