@@ -87,10 +87,11 @@ class Line {
     const open = { timeoutMs, limited: true, ...(signal && { signal }) }
     const stream = (this.#stream ??= new BufferedStream(await this.#connection.newStream(pingId, open)))
     const payload = random.bytes(size)
-    const startedAt = clock.now()
     try {
       const bound = { env: this.#env, timeoutMs, what: `ping of ${this.#connection.peer}`, signal }
       return await guard(stream, bound, async () => {
+        // Behind the deadline's own work, which is no part of the way.
+        const startedAt = clock.now()
         await stream.write(payload.slice())
         const back = await stream.readExact(size)
         if (!equals(back, payload)) throw new ProtocolError('bad-message', 'ping came back changed')
