@@ -103,7 +103,7 @@ describe.each(Object.entries(links))('two nodes over %s', (_name, link) => {
     const [a, b] = [await started(options()), await started(options())]
     await serveEcho(a)
     await serveEcho(b)
-    const rounds = _name === 'memory' ? 800 : 100
+    const rounds = _name === 'memory' ? 1_000 : 100
     for (let round = 0; round < rounds; round++) {
       const answers = await Promise.all([
         echo(a, addrOf(b), `a${round}`),
