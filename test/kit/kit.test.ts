@@ -71,6 +71,20 @@ describe('a kit', () => {
     await passing(env.clock, 0, Promise.all([client.stop(), server.stop()]))
   }, 30_000)
 
+  it('waits for a block that takes longer to come than a peer may be silent', async () => {
+    const env = fakeEnv()
+    // A frame of 64 KiB a second: 16 s for a block, where a peer that says nothing is given up after 10 s.
+    const network = new MemoryNetwork({ env, latencyMs: 1000, highWaterBytes: 1 * KiB })
+    const server = await started(network, { env })
+    const client = await started(network, { env })
+    const content = env.random.bytes(1536 * KiB)
+    const { cid } = await server.add(content)
+    const peers = server.node.addrs()
+    await passing(env.clock, 20, client.node.dial(peers[0] ?? ''))
+    expect(await passing(env.clock, 0, read(client.cat(cid, { peers })))).toBe(content.length)
+    await passing(env.clock, 0, Promise.all([client.stop(), server.stop()]))
+  }, 30_000)
+
   it('gives up on peers that say nothing', async () => {
     const network = new MemoryNetwork()
     const kit = await started(network)

@@ -39,11 +39,16 @@ interface Link {
   readonly wants: Outbound
   readonly replies: Outbound
   readonly ledger: Ledger
+  /** What its connections had brought when it was last taken for alive. */
+  heardBytes: number
   connecting: boolean
   sendingWants: boolean
   sendingReplies: boolean
   readonly inbound: Set<ProtocolStream>
 }
+
+/** Bytes that a peer must have sent since the last look to count as alive: who sends less is as good as silent. */
+const heardEveryBytes = 16 * 1024
 
 export class Network {
   readonly #host: Host
@@ -149,6 +154,7 @@ export class Network {
         }),
         replies: new Outbound(this.#host, peer, this.#options),
         ledger: newLedger(),
+        heardBytes: 0,
         connecting: false,
         sendingWants: false,
         sendingReplies: false,
@@ -208,9 +214,20 @@ export class Network {
     this.#timer = this.#host.env.clock.setTimer(deadline - this.#now, () => {
       this.#timerAt = Infinity
       this.#timer = undefined
+      this.#listen()
       if (this.#now >= this.#fetcher.deadline) this.#fetcher.tick(this.#now)
       this.#drain()
     })
+  }
+
+  /** Tells the fetcher of peers that keep sending. */
+  #listen(): void {
+    for (const link of this.#links.values()) {
+      const bytes = this.#host.connections(link.peer).reduce((sum, { bytesIn }) => sum + bytesIn, 0)
+      if (Math.abs(bytes - link.heardBytes) < heardEveryBytes) continue
+      link.heardBytes = bytes
+      this.#fetcher.heard(link.id, this.#now)
+    }
   }
 
   #event(event: FetchEvent, lost: PeerId | undefined): void {

@@ -245,6 +245,12 @@ export class Fetcher {
     return message
   }
 
+  /** Much came from the peer, though no message is complete: a large block on a slow line is no silence. */
+  heard(id: string, now: number): void {
+    const peer = this.#peers.get(id)
+    if (peer !== undefined && peer.blocks > 0) peer.usefulAt = now
+  }
+
   /** A message may be lost: the next one says everything again. */
   resync(id: string): void {
     const peer = this.#peers.get(id)

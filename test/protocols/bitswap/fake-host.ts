@@ -91,6 +91,7 @@ class FakeConnection {
   readonly id = 'fake'
   readonly direction = 'outbound'
   readonly limited = undefined
+  readonly bytesIn = 0
   readonly streams: ProtocolStream[] = []
   readonly self: FakeHost
   readonly other: FakeHost

@@ -215,6 +215,20 @@ describe('Fetcher', () => {
     expect(t.fetcher.size).toBe(1)
   })
 
+  it('waits for a peer whose message is still coming, and asks another beside it', () => {
+    const t = new Bench()
+    t.ready('a', 'b')
+    t.want(1, 'a', 'b')
+    for (let i = 0; i < 8; i++) {
+      t.advance(400)
+      t.fetcher.heard('a', t.now)
+    }
+    expect(t.events()).toEqual([])
+    t.advance(1100)
+    t.presence('b', 1, false)
+    expect(t.events()).toEqual(['unavailable 1: a no answer within 1000 ms, b no answer within 1000 ms'])
+  })
+
   it('asks others when a peer goes, and connects once more when there is no other', () => {
     const t = new Bench()
     t.ready('a', 'b')
