@@ -188,6 +188,23 @@ describe('a node', () => {
     await expect(createNode({ listen: ['nonsense'] })).rejects.toBeInstanceOf(TypeError)
   })
 
+  it('knows a peer by its id in every text form', async () => {
+    const [a, b] = await pairOf()
+    await serveEcho(b)
+    const bare = addrOf(b).split('/p2p/')[0] ?? ''
+    const forms = [b.peerId.toString(), b.peerId.toCid('base32'), b.peerId.toCid('base36')]
+    await expect(a.dial(forms[1] ?? '')).rejects.toMatchObject({ code: 'no-address' })
+    for (const form of forms) {
+      const connection = await a.dial(`${bare}/p2p/${form}`)
+      for (const other of forms) {
+        expect(await a.dial(other)).toBe(connection)
+        expect(await echo(a, other, other)).toBe(other)
+      }
+      await a.hangUp(form)
+      expect(a.connections()).toHaveLength(0)
+    }
+  })
+
   it('refuses a second handler, and answers na once it is gone', async () => {
     const [a, b] = await pairOf()
     await serveEcho(b)
