@@ -76,6 +76,21 @@ export function parseDuration(text: string): number {
   return ms
 }
 
+/** `rhiza --repo DIR id` is `rhiza id --repo DIR`: options that hold everywhere may stand before the command, too. */
+export function commandFirst(argv: readonly string[]): string[] {
+  let at = 0
+  while (argv[at] === '--json' || argv[at] === '--repo' || argv[at]?.startsWith('--repo=') === true)
+    at += argv[at] === '--repo' ? 2 : 1
+  const command = argv.slice(at, at + 1)
+  return [...command, ...argv.slice(0, at), ...argv.slice(at + 1)]
+}
+
+/** `text` if it can be a multiaddr: here a bare peer id leads nowhere. */
+export function multiaddrOf(what: string, text: string): string {
+  if (text.startsWith('/')) return text
+  throw new UsageError(`${what} ${JSON.stringify(text)}: want an address as /ip4/127.0.0.1/tcp/4001/p2p/12D3Koo...`)
+}
+
 export interface Parsed {
   args: string[]
   options: OptionValues
@@ -94,8 +109,9 @@ export function parse(command: Command, argv: readonly string[]): Parsed {
     const { values, positionals } = parseArgs({ args: [...argv], options, allowPositionals: true, strict: true })
     return { args: positionals, options: values }
   } catch (error) {
-    const [line] = (error instanceof Error ? error.message : String(error)).split('. ')
-    throw new UsageError(`${line}; see rhiza ${command.name} --help`)
+    const [line = ''] = (error instanceof Error ? error.message : String(error)).split(/\.?[ \n]*\n|\. /)
+    const hint = /^Unknown option '-[^-]/.test(line) ? ' (before names that begin with a dash goes --)' : ''
+    throw new UsageError(`${line}${hint}; see rhiza ${command.name} --help`)
   }
 }
 
@@ -107,8 +123,10 @@ export function checkArity(command: Command, args: readonly string[]): void {
 
 export function repoPathOf(options: OptionValues): string {
   const given = options['repo']
+  if (given === '') throw new UsageError('--repo "": want a directory')
   if (typeof given === 'string') return resolve(given)
-  return process.env['RHIZA_PATH'] === undefined ? join(homedir(), '.rhiza') : resolve(process.env['RHIZA_PATH'])
+  const { RHIZA_PATH: path = '' } = process.env
+  return path === '' ? join(homedir(), '.rhiza') : resolve(path)
 }
 
 /** A string option that may be given several times. */
@@ -149,8 +167,7 @@ export function generalHelp(commands: readonly Command[], version: string): stri
     ...commands.map((c) => `  ${`${c.name} ${c.usage}`.padEnd(width)}  ${c.summary}`),
     '',
     'Options everywhere:',
-    optionLines(commonOptions),
-    '      --version  print the version',
+    optionLines({ ...commonOptions, version: { type: 'boolean', help: 'print the version' } }),
     '',
     'rhiza COMMAND --help tells more.',
     '',

@@ -1,5 +1,5 @@
 /* Files of this machine as the entries of an add, and how many bytes they have. */
-import { createReadStream, type Dirent } from 'node:fs'
+import { createReadStream, lstatSync, type Dirent } from 'node:fs'
 import { lstat, readdir, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { AddEntry } from '../unixfs/import.ts'
@@ -17,6 +17,15 @@ function wanted(entry: Dirent, hidden: boolean): boolean {
   return hidden || !entry.name.startsWith('.')
 }
 
+/** Names on disk are bytes, in UnixFS they are UTF-8: what is not came here with a replacement character. */
+function isBroken(path: string): boolean {
+  return path.includes('\ufffd') && lstatSync(path, { throwIfNoEntry: false }) === undefined
+}
+
+function notText(path: string): UsageError {
+  return new UsageError(`${path}: the name is not UTF-8; rename it`)
+}
+
 /** Everything below `root`, directories before what is in them. */
 export async function* entriesBelow(root: string, hidden: boolean, path = ''): AsyncGenerator<AddEntry> {
   const found = await readdir(join(root, path), { withFileTypes: true })
@@ -24,6 +33,7 @@ export async function* entriesBelow(root: string, hidden: boolean, path = ''): A
     if (!wanted(entry, hidden)) continue
     const below = path === '' ? entry.name : `${path}/${entry.name}`
     const full = join(root, below)
+    if (isBroken(full)) throw notText(full)
     if (entry.isDirectory()) {
       yield { path: below, type: 'directory' }
       yield* entriesBelow(root, hidden, below)
@@ -32,18 +42,31 @@ export async function* entriesBelow(root: string, hidden: boolean, path = ''): A
     } else if (entry.isFile()) {
       yield { path: below, type: 'file', content: () => contentOf(full) }
     } else {
-      throw new UsageError(`${full} is neither a file, a directory nor a symlink: leave it out`)
+      throw new UsageError(`${full} is neither a file, a directory nor a symlink: move it away`)
     }
   }
 }
 
-/** Bytes of all files at `path`, for the progress bar. */
-export async function totalBytes(path: string, hidden: boolean): Promise<number> {
+/** What an add of one path will read. */
+export interface Extent {
+  /** Of all files: for the progress bar. */
+  bytes: number
+  /** Names that are left out because they begin with a dot. */
+  leftOut: number
+}
+
+export async function extentOf(path: string, hidden: boolean): Promise<Extent> {
+  if (isBroken(path)) throw notText(path)
   const stats = await lstat(path)
-  if (!stats.isDirectory()) return stats.size
-  let total = 0
+  const extent = { bytes: 0, leftOut: 0 }
+  if (!stats.isDirectory()) return { ...extent, bytes: stats.size }
   for (const entry of await readdir(path, { withFileTypes: true })) {
-    if (wanted(entry, hidden) && !entry.isSymbolicLink()) total += await totalBytes(join(path, entry.name), hidden)
+    if (!wanted(entry, hidden)) extent.leftOut++
+    else if (!entry.isSymbolicLink()) {
+      const { bytes, leftOut } = await extentOf(join(path, entry.name), hidden)
+      extent.bytes += bytes
+      extent.leftOut += leftOut
+    }
   }
-  return total
+  return extent
 }

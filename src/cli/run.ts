@@ -4,9 +4,11 @@ import { version } from '../version.ts'
 import {
   UsageError,
   checkArity,
+  commandFirst,
   commandHelp,
   generalHelp,
   listOf,
+  multiaddrOf,
   parse,
   parseDuration,
   repoPathOf,
@@ -58,19 +60,25 @@ function report(out: Output, error: unknown): void {
   else out.error('failed', String(error))
 }
 
-async function dispatch(argv: readonly string[], out: Output, signal: AbortSignal): Promise<void> {
-  const [name, ...rest] = argv
-  if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
-    const topic = commands.find((c) => c.name === rest[0])
-    await out.write(topic === undefined ? generalHelp(commands, version) : commandHelp(topic))
+function commandOf(name: string): Command {
+  const command = commands.find((c) => c.name === name)
+  if (command !== undefined) return command
+  const names = commands.map((c) => c.name).join(', ')
+  throw new UsageError(`there is no command ${JSON.stringify(name)}: want ${names}; see rhiza --help`)
+}
+
+async function dispatch(given: readonly string[], out: Output, signal: AbortSignal): Promise<void> {
+  const [name, ...rest] = commandFirst(given)
+  if (name === undefined || name === '--json' || name === 'help' || name === '--help' || name === '-h') {
+    const topic = rest.find((word) => !word.startsWith('-'))
+    await out.write(topic === undefined ? generalHelp(commands, version) : commandHelp(commandOf(topic)))
     return
   }
   if (name === '--version' || name === 'version') {
     await out.result({ version }, version)
     return
   }
-  const command = commands.find((c) => c.name === name)
-  if (command === undefined) throw new UsageError(`there is no command ${JSON.stringify(name)}; see rhiza --help`)
+  const command = commandOf(name)
   const { args, options } = parse(command, rest)
   if (options['help'] === true) {
     await out.write(commandHelp(command))
@@ -85,7 +93,7 @@ async function dispatch(argv: readonly string[], out: Output, signal: AbortSigna
     signal,
     repoPath: repoPathOf(options),
     timeoutMs: typeof timeout === 'string' ? parseDuration(timeout) : 30_000,
-    peers: listOf(options, 'peer'),
+    peers: listOf(options, 'peer').map((peer) => multiaddrOf('--peer', peer)),
   })
 }
 

@@ -114,10 +114,17 @@ export function parseCid(text: string): CID {
   if (text.length > cidCharacters) throw fail(`longer than ${cidCharacters} characters`)
   const v0 = text.length === 46 && text.startsWith('Qm')
   const base = v0 ? base58btc : bases.get(text.charAt(0))
+  if (!v0 && text.startsWith('Qm')) throw fail(`one that begins with "Qm" has 46 characters, this has ${text.length}`)
   if (base === undefined) throw fail(`it begins with neither "Qm" nor a multibase prefix that we know`)
+  let bytes: Uint8Array
+  try {
+    bytes = base.decode(v0 ? `z${text}` : text)
+  } catch (cause) {
+    throw fail(`characters are wrong or missing (${asError(cause).message})`, cause)
+  }
   let cid: CID
   try {
-    cid = decodeCid(base.decode(v0 ? `z${text}` : text))
+    cid = decodeCid(bytes)
   } catch (cause) {
     throw fail(asError(cause).message, cause)
   }

@@ -126,7 +126,7 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
           Promise.reject(
             new UnavailableError(
               'not-found',
-              `block ${cid} is not in the store and no peer is there to be asked; name one`,
+              `block ${cid} is not in the store, and no peer was named to ask for it: peers, or --peer MULTIADDR`,
             ),
           ),
       }

@@ -18,6 +18,10 @@ export interface UnixFSPath {
 export function parsePath(text: string): UnixFSPath {
   const rest = text.replace(/^(?:\/ipfs\/|ipfs:\/\/)/, '')
   const [root = '', ...names] = rest.split('/')
+  if (root === '' || /^[a-z]+:$/.test(root))
+    throw new TypeError(
+      `${JSON.stringify(text)} is no path of content: want CID/PATH, /ipfs/CID/PATH or ipfs://CID/PATH`,
+    )
   const cid = parseCid(root)
   const segments: string[] = []
   for (const name of names) {

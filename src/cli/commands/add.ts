@@ -1,11 +1,11 @@
-import { lstat, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
 import { createKit, type Kit } from '../../kit/kit.ts'
 import { openRepo } from '../../store/repo.ts'
 import { profiles, type ProfileName } from '../../unixfs/build.ts'
 import type { AddedEntry } from '../../unixfs/import.ts'
 import { UsageError, type Command, type Context } from '../args.ts'
-import { contentOf, entriesBelow, totalBytes } from '../files.ts'
+import { contentOf, entriesBelow, extentOf } from '../files.ts'
 import { printable, type Progress } from '../output.ts'
 
 function profileOf(given: unknown): ProfileName {
@@ -51,7 +51,6 @@ async function addPath(job: Job, path: string): Promise<void> {
     await print(job, name, await kit.add(contentOf(path), { profile, onProgress, signal }))
     return
   }
-  if (context.options['recursive'] !== true) throw new UsageError(`${path} is a directory; add it with rhiza add -r`)
   const entries: AddedEntry[] = []
   const root = await kit.addDirectory(entriesBelow(path, hidden), {
     profile,
@@ -84,19 +83,27 @@ export const add: Command = {
     const { args, options, out, repoPath, signal } = context
     const profile = profileOf(options['profile'])
     const hidden = options['hidden'] === true
-    for (const path of args) if (path !== '-') await lstat(path)
+    for (const path of args) {
+      if (path === '-') continue
+      if ((await stat(path)).isDirectory() && options['recursive'] !== true)
+        throw new UsageError(`${path} is a directory; add it with rhiza add -r`)
+    }
     const repo = await openRepo(repoPath)
     const progress = out.progress('adding')
     try {
       const kit = await createKit({ repo })
-      const sizes = await Promise.all(
-        args.map((path) => (path === '-' ? Promise.resolve(0) : totalBytes(path, hidden))),
-      )
-      if (!args.includes('-')) progress.total(sizes.reduce((a, b) => a + b, 0))
+      const extents = await Promise.all(args.flatMap((path) => (path === '-' ? [] : [extentOf(path, hidden)])))
+      if (!args.includes('-')) progress.total(extents.reduce((sum, { bytes }) => sum + bytes, 0))
       for (const path of args) {
         signal.throwIfAborted()
         await addPath({ kit, context, profile, progress, quiet: options['quiet'] === true, hidden }, path)
       }
+      progress.done()
+      const leftOut = extents.reduce((sum, extent) => sum + extent.leftOut, 0)
+      if (leftOut > 0)
+        out.note(
+          `left out ${leftOut} ${leftOut === 1 ? 'name that begins' : 'names that begin'} with a dot; --hidden adds them`,
+        )
     } finally {
       progress.done()
       await repo.close()

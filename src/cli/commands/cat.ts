@@ -4,7 +4,7 @@ import { reading, readingOptions } from '../reading.ts'
 function bytesOption(name: string, value: unknown): number | undefined {
   if (value === undefined) return undefined
   const size = Number(value)
-  if (!Number.isSafeInteger(size) || size < 0)
+  if (typeof value !== 'string' || !/^[0-9]+$/.test(value) || !Number.isSafeInteger(size))
     throw new UsageError(`--${name} ${JSON.stringify(value)}: want a whole number of bytes`)
   return size
 }

@@ -1,5 +1,5 @@
 import { createNode } from '../../node.ts'
-import { UsageError, networkOptions, parseDuration, type Command } from '../args.ts'
+import { UsageError, multiaddrOf, networkOptions, parseDuration, type Command } from '../args.ts'
 
 export const ping: Command = {
   name: 'ping',
@@ -13,7 +13,7 @@ export const ping: Command = {
   },
   arity: [1, 1],
   async run({ args, options, out, signal, timeoutMs }) {
-    const addr = args[0] ?? ''
+    const addr = multiaddrOf('ADDR', args[0] ?? '')
     const count = Number(options['count'] ?? 5)
     if (!Number.isInteger(count) || count < 1)
       throw new UsageError(`--count ${JSON.stringify(options['count'])}: want a whole number of rounds`)
