@@ -272,10 +272,12 @@ class RhizaNode implements Node {
       if (this.#handlers.has(id)) throw new TypeError(`protocol ${id} has a handler; unhandle it first`)
     }
     for (const id of ids) this.#handlers.set(id, { handler, options })
+    if (this.#count > 0) this.#identify.changed()
   }
 
   unhandle(protocol: string | readonly string[]): void {
     for (const id of typeof protocol === 'string' ? [protocol] : protocol) this.#handlers.delete(id)
+    if (this.#count > 0) this.#identify.changed()
   }
 
   connections(peer?: PeerId): readonly Connection[] {

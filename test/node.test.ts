@@ -188,6 +188,23 @@ describe('a node', () => {
     await expect(createNode({ listen: ['nonsense'] })).rejects.toBeInstanceOf(TypeError)
   })
 
+  it('tells its peers when a protocol comes or goes', async () => {
+    const [a, b] = await pairOf()
+    const connection = await a.dial(addrOf(b))
+    await expect.poll(() => connection.protocols).not.toBeUndefined()
+    await expect.poll(() => b.connections(a.peerId)[0]?.protocols).not.toBeUndefined()
+    const heard: unknown[] = []
+    a.on('peer:identify', ({ peer }) => heard.push(peer.toString()))
+    b.handle(['/one/1.0.0', '/two/1.0.0'], () => {})
+    b.unhandle('/two/1.0.0')
+    await expect.poll(() => connection.protocols).toContain('/one/1.0.0')
+    expect(connection.protocols).not.toContain('/two/1.0.0')
+    expect(heard).toEqual([b.peerId.toString()])
+    b.unhandle('/one/1.0.0')
+    await expect.poll(() => connection.protocols).not.toContain('/one/1.0.0')
+    await expect.poll(() => [...connection.streams, ...b.connections().flatMap((c) => c.streams)]).toEqual([])
+  })
+
   it('knows a peer by its id in every text form', async () => {
     const [a, b] = await pairOf()
     await serveEcho(b)

@@ -1,6 +1,6 @@
 /*
  * identify: each side tells its key, addresses, protocols and how it sees the other. Push brings changes.
- * Left out until the address book: signed peer records, our own pushes, confirming observed addresses.
+ * Left out until the address book: signed peer records, confirming observed addresses.
  */
 import { concat } from '../../bytes.ts'
 import { guard } from '../../deadline.ts'
@@ -35,6 +35,8 @@ export interface Self {
 export interface IdentifyService {
   /** Asks the peer. Rejects with ProtocolError, TimeoutError, ClosedError or UnavailableError. */
   identify(connection: Connection, options?: { signal?: AbortSignal }): Promise<IdentifyResult>
+  /** Our protocols or addresses are not what they were: peers that take pushes hear of it at the end of this turn. */
+  changed(): void
   stop(): void
 }
 
@@ -100,18 +102,36 @@ export function createIdentify(
   self: Self,
   onPush: (connection: Connection, result: IdentifyResult) => void,
 ): IdentifyService {
+  const describe = (connection: Connection): Uint8Array =>
+    Identify.encode({
+      publicKey: self.publicKey.encoded,
+      listenAddrs: self.addrs().map((a) => a.bytes),
+      protocols: self.protocols(),
+      observedAddr: connection.remoteAddr.bytes,
+      protocolVersion,
+      agentVersion: self.agent,
+    })
+
+  async function push(connection: Connection): Promise<void> {
+    try {
+      const stream = await connection.newStream(identifyPushId, { timeoutMs, limited: true })
+      await guard(stream, { env: host.env, timeoutMs, what: `identify push to ${connection.peer}` }, async () => {
+        await stream.write(...prefixed(describe(connection)))
+        await stream.closeWrite()
+        // The peer's FIN; what it may say before is of no interest.
+        while ((await stream.read()) !== null);
+      })
+    } catch (error) {
+      host.env.trace?.('identify.push-failed', { peer: connection.peer.toString(), error })
+    }
+  }
+
+  let due = false
   host.handle(
     identifyId,
     async (stream, { connection }) => {
       stream.closeRead()
-      const message = Identify.encode({
-        publicKey: self.publicKey.encoded,
-        listenAddrs: self.addrs().map((a) => a.bytes),
-        protocols: self.protocols(),
-        observedAddr: connection.remoteAddr.bytes,
-        protocolVersion,
-        agentVersion: self.agent,
-      })
+      const message = describe(connection)
       // Also until the peer's own FIN, or streams that nobody ends would fill up the few that it may have.
       await guard(stream, { env: host.env, timeoutMs, what: `identify to ${connection.peer}` }, async () => {
         await stream.write(...prefixed(message))
@@ -141,6 +161,14 @@ export function createIdentify(
         return readIdentify(stream)
       })
       return apply(connection, message)
+    },
+    changed() {
+      if (due) return
+      due = true
+      host.env.turn(() => {
+        due = false
+        for (const c of host.connections()) if (c.protocols?.includes(identifyPushId) === true) void push(c)
+      })
     },
     stop() {
       host.unhandle([identifyId, identifyPushId])
