@@ -43,6 +43,8 @@ describe('README', () => {
     for (const path of Object.keys(manifest.exports)) {
       if (path !== './package.json') expect(readme).toContain(`\`rhiza${path.slice(1)}\``)
     }
+    for (const [, path = ''] of readme.matchAll(/`rhiza(\/[\w/-]+)`/g))
+      expect(manifest.exports).toHaveProperty([`.${path}`])
     for (const name of Object.keys(manifest.dependencies)) expect(readme).toContain(`[${name}]`)
     for (const [, script] of readme.matchAll(/npm run ([\w:]+)/g)) expect(manifest.scripts).toHaveProperty(script ?? '')
     expect(manifest.version).toBe(version)

@@ -71,6 +71,11 @@ describe('what a user mistypes', () => {
     expect([code, stderr]).toEqual([1, expect.stringContaining('want a whole number of bytes')])
   })
 
+  it('does not write a file named - for who wants standard output', async () => {
+    const { code, stderr } = await rhiza(['get', 'bafkqaaa', '-o', '-'], { repo, cwd: s.dir })
+    expect([code, stderr]).toEqual([1, expect.stringContaining('rhiza cat')])
+  })
+
   it('takes an empty RHIZA_PATH for none, and refuses an empty --repo', () => {
     vi.stubEnv('RHIZA_PATH', '')
     expect(repoPathOf({})).toBe(join(homedir(), '.rhiza'))

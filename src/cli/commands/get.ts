@@ -1,7 +1,7 @@
 import { basename, resolve } from 'node:path'
 import { writeTo } from '../../unixfs/export-disk.ts'
 import { parsePath } from '../../unixfs/path.ts'
-import type { Command } from '../args.ts'
+import { UsageError, type Command } from '../args.ts'
 import { formatBytes, printable } from '../output.ts'
 import { reading, readingOptions } from '../reading.ts'
 
@@ -9,7 +9,10 @@ export const get: Command = {
   name: 'get',
   summary: 'write a file or a directory to disk',
   usage: 'CID[/PATH] [-o PATH]',
-  more: 'Names that would leave the target are refused.',
+  more: [
+    'What is fetched stays in the repo: a get that was interrupted goes on where it was.',
+    'Names that would leave the target are refused.',
+  ].join('\n'),
   options: {
     ...readingOptions,
     output: {
@@ -23,6 +26,7 @@ export const get: Command = {
   async run(context) {
     const { args, options, out, signal } = context
     const from = args[0] ?? ''
+    if (options['output'] === '-') throw new UsageError('get writes files; for standard output there is rhiza cat')
     const { cid, segments } = parsePath(from)
     const target = resolve(
       typeof options['output'] === 'string' ? options['output'] : basename(segments.at(-1) ?? cid.toString()),
