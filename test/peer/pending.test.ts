@@ -2,9 +2,10 @@ import { describe, expect, it } from 'vitest'
 import { multiaddr } from '../../src/multiaddr.ts'
 import { PendingInbound, hostOf } from '../../src/peer/pending.ts'
 
+const host = (text: string): string => hostOf(multiaddr(text))
+
 describe('pending inbound connections', () => {
   it('count as one host by IPv4 address, by IPv6 network, else by the whole address', () => {
-    const host = (text: string): string => hostOf(multiaddr(text))
     expect(host('/ip4/1.2.3.4/tcp/5')).toBe(host('/ip4/1.2.3.4/tcp/6'))
     expect(host('/ip4/1.2.3.4/tcp/5')).not.toBe(host('/ip4/1.2.3.5/tcp/5'))
     expect(host('/ip6/2001:db8:0:1::1/tcp/5')).toBe(host('/ip6/2001:db8:0:1:ffff::9/tcp/6'))

@@ -33,12 +33,15 @@ const defaults = {
   // go-libp2p gives a connection 15 s from accept to muxer, js-libp2p's upgrader 10 s.
   handshakeTimeoutMs: 10_000,
   prologue: empty,
-}
+} satisfies Omit<Required<NoiseOptions>, 'privateKey' | 'env' | 'crypto' | 'staticKey'>
 
 /** Bytes of one handshake message: an RSA key of 8192 bits and full extension lists stay below. */
 export const handshakeMessageBytes = 16 * 1024
 
-/** Noise XX for a connection's upgrade; makes no key and signs nothing before the first handshake. */
+/**
+ * Noise XX for a connection's upgrade; makes no key and signs nothing before the first handshake. Throws RangeError on a
+ * deadline that makes no sense.
+ */
 export function createNoise(options: NoiseOptions): SecurityProtocol {
   return new Noise(options)
 }
@@ -51,6 +54,8 @@ class Noise implements SecurityProtocol {
 
   constructor(options: NoiseOptions) {
     this.#options = { ...defaults, crypto: platformCrypto, ...options }
+    const { handshakeTimeoutMs } = this.#options
+    if (!(handshakeTimeoutMs > 0)) throw new RangeError(`handshakeTimeoutMs is ${handshakeTimeoutMs}, want more than 0`)
   }
 
   get #staticKey(): X25519KeyPair {

@@ -409,6 +409,12 @@ describe('a hostile peer', () => {
   })
 })
 
+it('refuses a deadline that makes no sense', () => {
+  for (const handshakeTimeoutMs of [0, -1, Number.NaN]) {
+    expect(() => createNoise({ privateKey: generateKey(), env: fakeEnv(), handshakeTimeoutMs })).toThrow(RangeError)
+  }
+})
+
 describe('an abort', () => {
   it.each(['initiator', 'responder'] as const)(
     'rejects with the signal’s reason and leaves nothing (%s)',
