@@ -25,6 +25,9 @@ import { Output } from './output.ts'
 
 const commands: readonly Command[] = [id, add, cat, get, ls, serve, ping]
 
+/** From an interrupt to the end at the latest; a second interrupt ends at once. */
+const endWithinMs = 3_000
+
 /** The reason of an interrupt; commands that run until told to stop end well with it. */
 export class Interrupted extends Error {
   override readonly name = 'Interrupted'
@@ -100,8 +103,14 @@ async function dispatch(given: readonly string[], out: Output, signal: AbortSign
 export async function run(argv: readonly string[]): Promise<void> {
   const out = new Output(argv.includes('--json'))
   const controller = new AbortController()
+  let late: NodeJS.Timeout | undefined
   const interrupt = (): void => {
     if (controller.signal.aborted) process.exit(1)
+    // Whoever neither reads our output nor answers the system call we are in must not keep us.
+    late = setTimeout(() => {
+      report(out, controller.signal.reason)
+      process.exit(1)
+    }, endWithinMs)
     controller.abort(new Interrupted('interrupted'))
   }
   process.on('SIGINT', interrupt)
@@ -116,6 +125,7 @@ export async function run(argv: readonly string[]): Promise<void> {
     report(out, error)
     process.exitCode = 1
   } finally {
+    clearTimeout(late)
     process.off('SIGINT', interrupt)
     process.off('SIGTERM', interrupt)
   }

@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
@@ -10,6 +11,7 @@ import { rhiza, rhizaJson, scratch, type Scratch } from './rhiza.ts'
 
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
 
+const main = join(import.meta.dirname, '../../src/cli/main.ts')
 let s: Scratch
 let repo: string
 
@@ -130,5 +132,27 @@ describe('rhiza add of a real folder', () => {
     await writeFile(s.at('really', 'a\ufffd'), 'x')
     const added = await rhizaJson(['add', '-r', s.at('really')], { repo })
     expect(added[0]).toMatchObject({ name: 'really/a\ufffd' })
+  })
+})
+
+describe('an interrupted command', () => {
+  it('ends although nobody reads its output', async () => {
+    await writeFile(s.at('big'), Buffer.alloc(4 << 20, 1))
+    const [added] = await rhizaJson(['add', s.at('big')], { repo })
+    const env = { ...process.env, RHIZA_PATH: repo, npm_lifecycle_event: '' }
+    const child = spawn(process.execPath, [main, 'cat', String(added?.['cid'])], {
+      env,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    const ended = new Promise((resolve) => child.on('exit', (code, signal) => resolve(code ?? signal)))
+    const { stdout, stderr } = child
+    // The first bytes have come, and it waits in a write.
+    await new Promise((resolve) => stdout.once('readable', resolve))
+    let said = ''
+    stderr.on('data', (chunk: Buffer) => (said += chunk.toString()))
+    child.kill('SIGTERM')
+    expect(await ended).toBe(1)
+    stdout.destroy()
+    expect(said).toBe('rhiza: interrupted\n')
   })
 })
