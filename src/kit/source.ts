@@ -50,6 +50,8 @@ export function fetching(store: Pick<Blockstore, 'get' | 'putMany'>, peers: Bloc
   }
 
   async function keep(key: string, pair: BlockPair): Promise<void> {
+    // Nothing is written behind a failure, and nobody would end a write that is not done.
+    check()
     behind.set(key, pair)
     behindBytes += pair.bytes.length
     writing ??= write()
