@@ -1,8 +1,12 @@
-/* From the start of a process until it listens: a bare Node, rhiza as installed, js-libp2p with the same protocols, go. */
+/*
+ * From the start of a process until it listens, and its memory a second later: a bare Node, rhiza as installed, js-libp2p
+ * with the same protocols, go.
+ */
 import { builtPeers } from '../test/interop/peers.ts'
-import { bench, firstLine, install, interleave } from './lib.ts'
+import { bench, install, interleave, startAndEnd, type Sample } from './lib.ts'
 
-const done = `process.stdout.write('up\\n')`
+const done = `process.stdin.resume()
+process.stdout.write('up\\n')`
 const rhiza = `
 import { createNode } from 'rhiza'
 const node = await createNode({ listen: ['/ip4/127.0.0.1/tcp/0'] })
@@ -22,24 +26,29 @@ await createLibp2p({
 })
 ${done}`
 
-const run = (code: string, cwd?: string): Promise<number> =>
-  firstLine(process.execPath, ['--input-type=module', '-e', code], cwd)
+type Started = { ms: number; rss: number }
 
-void bench('cold-start', { rounds: 15, seconds: 300 }, async ({ rounds, kinds }) => {
+const run = (code: string, cwd?: string): Promise<Started> =>
+  startAndEnd(process.execPath, ['--input-type=module', '-e', code], cwd)
+
+void bench('cold-start', { rounds: 15, seconds: 600 }, async ({ rounds, kinds }) => {
   using installed = await install()
   const { jsDir, goPeer } = builtPeers()
-  const start: Record<string, () => Promise<number>> = {
+  const start: Record<string, () => Promise<Started>> = {
     'bare node': () => run(done),
     rhiza: () => run(rhiza, installed.path),
     js: () => run(js, jsDir ?? ''),
-    go: () => firstLine(goPeer ?? '', ['--bitswap', 'none']),
+    go: () => startAndEnd(goPeer ?? '', ['--bitswap', 'none']),
   }
   const all = ['bare node', ...kinds]
-  const measure = async (kind: string): Promise<{ 'to listening': number }> => ({
-    'to listening': (await start[kind]?.()) ?? Number.NaN,
-  })
-  for (const kind of all) await measure(kind)
-  return {
-    works: await interleave({ rounds, kinds: all }, { 'to listening': { unit: 'ms', better: 'lower' } }, measure),
+  const measure = async (kind: string): Promise<Sample> => {
+    const { ms, rss } = (await start[kind]?.()) ?? { ms: Number.NaN, rss: Number.NaN }
+    return { 'to listening': ms, 'idle node': rss / 1e6 }
   }
+  for (const kind of all) await measure(kind)
+  const works = {
+    'to listening': { unit: 'ms', better: 'lower' },
+    'idle node': { unit: 'MB', better: 'lower' },
+  } as const
+  return { works: await interleave({ rounds, kinds: all }, works, measure) }
 })

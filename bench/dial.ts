@@ -1,26 +1,13 @@
 /*
- * Dial to the first ping's reply, one after another; connections per second with 8 clients; memory of an idle node and
- * of each idle connection. Memory is that of the installed package, the same rhiza client asks every kind of server.
+ * Dial to the first ping's reply, one after another; connections per second with 8 clients; memory that one more idle
+ * connection takes: of the installed package, and the same rhiza client asks every kind of server.
  */
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startProcess, type Peer } from '../test/interop/peers.ts'
 import { bench, install, interleave, median, memory, pairOf, start, withPairs, type Kind, type Sample } from './lib.ts'
 
 const bare = ['--bitswap', 'none']
 const settleMs = 1000
-
-/** MB. */
-async function bareNode(): Promise<number> {
-  const child = spawn(process.execPath, ['-e', 'process.stdin.resume()'], { stdio: ['pipe', 'ignore', 'inherit'] })
-  const ended = once(child, 'close')
-  await sleep(settleMs)
-  const { rss } = memory(child.pid ?? 0)
-  child.kill()
-  await ended
-  return rss / 1e6
-}
 
 void bench('dial', { rounds: 9, seconds: 900 }, async ({ rounds, kinds, scale }) => {
   const count = Math.ceil(100 * scale)
@@ -43,30 +30,23 @@ void bench('dial', { rounds: 9, seconds: 900 }, async ({ rounds, kinds, scale })
   })
 
   using installed = await install()
-  const connections = Math.ceil(500 * scale)
+  const connections = Math.ceil(1000 * scale)
   const server = (kind: string): Promise<Peer> =>
     kind === 'rhiza' ? startProcess('rhiza', process.execPath, [installed.peer, ...bare]) : start(kind as Kind, bare)
   const memories = await interleave(
-    { rounds: Math.min(rounds, 5), kinds: ['bare node', ...kinds] },
-    {
-      'idle node': { unit: 'MB', better: 'lower' },
-      'idle connection': { unit: 'KiB', better: 'lower' },
-    },
+    { rounds: Math.min(rounds, 3), kinds },
+    { 'idle connection': { unit: 'KiB', better: 'lower' } },
     async (kind): Promise<Sample> => {
-      if (kind === 'bare node') return { 'idle node': await bareNode() }
       await using peer = await server(kind)
       await using client = await start('rhiza', bare)
-      const addr = peer.addrs[0]
-      await sleep(settleMs)
-      const idle = memory(peer.pid).rss
-      // What is loaded and compiled at the first connections is not a connection's.
-      await client.call('hold', { addr, count: Math.ceil(connections / 5) })
-      await client.call('release')
-      await sleep(settleMs)
-      const before = memory(peer.pid).rss
-      await client.call('hold', { addr, count: connections })
-      await sleep(settleMs)
-      return { 'idle node': idle / 1e6, 'idle connection': (memory(peer.pid).rss - before) / 1024 / connections }
+      const hold = async (count: number): Promise<number> => {
+        await client.call('hold', { addr: peer.addrs[0], count, timeoutMs: 200_000 })
+        await sleep(settleMs)
+        return memory(peer.pid).rss
+      }
+      // What is loaded, compiled and kept for garbage at the first ones is not a connection's.
+      const before = await hold(connections / 2)
+      return { 'idle connection': ((await hold(connections)) - before) / 1024 / connections }
     },
   )
   return { count, connections, works: { ...speeds, ...memories } }

@@ -7,6 +7,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { loadavg, tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { parseArgs, promisify } from 'node:util'
 import { transform } from 'esbuild'
@@ -241,19 +242,24 @@ export async function install(): Promise<Installed> {
   return { ...directory, peer }
 }
 
-/** Milliseconds from the start of a process to its first line; it is ended then. */
-export async function firstLine(file: string, args: string[], cwd = root): Promise<number> {
+/** A process until its first line, in milliseconds, and its memory a second later, in bytes; it is ended then. */
+export async function startAndEnd(file: string, args: string[], cwd = root): Promise<{ ms: number; rss: number }> {
   const begin = performance.now()
   const child = spawn(file, args, { cwd, stdio: ['pipe', 'pipe', 'inherit'] })
   const timer = setTimeout(() => child.kill('SIGKILL'), 20_000)
   const ended = new Promise<void>((resolve) => child.once('close', () => resolve()))
-  let ms = Number.NaN
-  createInterface({ input: child.stdout }).once('line', () => {
-    ms = performance.now() - begin
-    child.kill('SIGKILL')
+  const line = new Promise<number>((resolve) => {
+    createInterface({ input: child.stdout }).once('line', () => resolve(performance.now() - begin))
   })
-  await ended
-  clearTimeout(timer)
-  if (Number.isNaN(ms)) throw new Error(`${file} ${args.join(' ')}: no line came`)
-  return ms
+  const failed = ended.then(() => Promise.reject(new Error(`${file} ${args.join(' ')}: no line came`)))
+  try {
+    const ms = await Promise.race([line, failed])
+    await sleep(1000)
+    return { ms, rss: memory(child.pid ?? 0).rss }
+  } finally {
+    clearTimeout(timer)
+    failed.catch(() => {})
+    child.kill('SIGKILL')
+    await ended
+  }
 }

@@ -85,7 +85,7 @@ const rows: Row[] = [
     must: { own: 60 },
     goal: { own: 45 },
   },
-  { what: 'memory of an idle node', bench: 'dial', work: 'idle node', must: { own: 70 }, goal: { own: 60 } },
+  { what: 'memory of an idle node', bench: 'cold-start', work: 'idle node', must: { own: 70 }, goal: { own: 60 } },
   {
     what: 'Bitswap, 1 GB onto disk; peers into memory',
     bench: 'bitswap',
