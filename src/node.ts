@@ -115,6 +115,9 @@ function target(to: PeerId | Multiaddr | string): Target {
   return { addr, peer: addr.peerId() }
 }
 
+/** How a dial fails when a web server, an SSH server or the wrong port answers. */
+const notLibp2p: ReadonlySet<string> = new Set(['oversized', 'truncated', 'bad-negotiation', 'bad-varint', 'bad-utf8'])
+
 function rank(a: Connection, b: Connection): number {
   return Number(a.limited !== undefined) - Number(b.limited !== undefined) || a.openedAt - b.openedAt
 }
@@ -341,7 +344,11 @@ class RhizaNode implements Node {
       throw new LimitError('maxConnections', this.#options.maxConnections, this.#count + 1)
     }
     const carrier = await transport.dial(bare, { signal })
-    const upgraded = await this.#secure(carrier, 'initiator', signal, addr.peerId())
+    const upgraded = await this.#secure(carrier, 'initiator', signal, addr.peerId()).catch((error: unknown) => {
+      if (!(error instanceof ProtocolError) || !notLibp2p.has(error.code)) throw error
+      const message = `what listens at ${addr} does not speak libp2p: ${error.message}`
+      throw new ProtocolError(error.code, message, { cause: error })
+    })
     return this.#register(upgraded, carrier, 'outbound', transport.name)
   }
 

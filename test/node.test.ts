@@ -325,6 +325,7 @@ describe('a node', () => {
     onTestFinished(() => listener.close())
     const a = await started({ transports: [memory(network)] })
     await expect(a.dial('/memory/8')).rejects.toBeInstanceOf(ProtocolError)
+    await expect(a.dial('/memory/8')).rejects.toThrow('what listens at /memory/8 does not speak libp2p')
   })
 
   it('says what is missing when it can not dial', async () => {

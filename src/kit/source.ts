@@ -18,6 +18,10 @@ export interface Fetching extends BlockSource {
 /** Bytes fetched but not durable yet; beyond it, get waits for the store. */
 const maxBehindBytes = 32 * 1024 * 1024
 
+/** What is waited for before a group is written: a group of small blocks costs hardly more to sync than one of them. */
+const groupBytes = 4 * 1024 * 1024
+const groupBlocks = 256
+
 export function fetching(store: Pick<Blockstore, 'get' | 'putMany'>, peers: BlockSource): Fetching {
   const behind = new Map<string, BlockPair>()
   let behindBytes = 0
@@ -54,7 +58,7 @@ export function fetching(store: Pick<Blockstore, 'get' | 'putMany'>, peers: Bloc
     check()
     behind.set(key, pair)
     behindBytes += pair.bytes.length
-    writing ??= write()
+    if (behindBytes >= groupBytes || behind.size >= groupBlocks) writing ??= write()
     while (behindBytes > maxBehindBytes && failure === undefined) {
       const waiter = deferred<void>()
       waiting.push(waiter)
@@ -80,6 +84,7 @@ export function fetching(store: Pick<Blockstore, 'get' | 'putMany'>, peers: Bloc
       return bytes
     },
     async flush() {
+      if (behind.size > 0) writing ??= write()
       while (writing !== undefined) await writing
       check()
     },

@@ -18,7 +18,7 @@ export interface WriteToOptions {
   /** Bytes written since the last call. */
   onProgress?: ((bytes: number) => void) | undefined
   /** Called once: the bytes to expect, for a directory as its links claim. */
-  onTotal?: ((bytes: number) => void) | undefined
+  onTotal?: ((bytes: number, type: WalkEntry['type']) => void) | undefined
 }
 
 export interface Written {
@@ -171,7 +171,7 @@ export async function writeTo(
     const path = placeOf(target, entry)
     if (written === undefined) {
       written = { cid: entry.cid, size: 0, files: 0, directories: 0, symlinks: 0 }
-      options.onTotal?.(entry.type === 'directory' ? entry.dagSize : entry.size)
+      options.onTotal?.(entry.type === 'directory' ? entry.dagSize : entry.size, entry.type)
     }
     if (entry.type === 'directory') {
       await disk(path, () => makeDirectory(path, entry.path === ''))

@@ -33,3 +33,34 @@ it('what comes from peers after the disk was full fails with the same error, and
   expect((await settled).map((r) => r.status)).toEqual(['fulfilled', 'rejected', 'rejected', 'rejected', 'rejected'])
   await expect(source.flush()).rejects.toBe(full)
 })
+
+it('stores many small blocks in few groups, and gives them meanwhile without asking again', async () => {
+  const small = Array.from({ length: 600 }, (_, i) => {
+    const bytes = fromUtf8(`small ${i}`)
+    return { cid: cidOf(codec.raw, bytes), bytes }
+  })
+  const byCid = new Map(small.map(({ cid, bytes }) => [cid.toString(), bytes]))
+  const groups: number[] = []
+  let asked = 0
+  const source = fetching(
+    {
+      get: () => Promise.resolve(undefined),
+      async putMany(pairs) {
+        groups.push((await Array.fromAsync(pairs)).length)
+      },
+    },
+    {
+      get(cid) {
+        asked++
+        return Promise.resolve(byCid.get(cid.toString()) ?? fromUtf8(''))
+      },
+    },
+  )
+  for (const { cid } of small.slice(0, 200)) await source.get(cid)
+  await source.get(small[0]?.cid ?? cidOf(codec.raw, fromUtf8('')))
+  expect([asked, groups]).toEqual([200, []])
+  for (const { cid } of small.slice(200)) await source.get(cid)
+  await source.flush()
+  expect(groups.reduce((a, b) => a + b, 0)).toBe(600)
+  expect(groups.length).toBeLessThan(6)
+})
