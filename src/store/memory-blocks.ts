@@ -54,8 +54,8 @@ export class MemoryBlocks implements Blockstore {
     if (identityBytes(cid) !== undefined || this.#blocks.has(key)) return
     const total = this.#bytes + bytes.length
     if (total > this.#maxBytes) throw new LimitError('maxBytes', this.#maxBytes, total)
-    // A view of something larger would keep all of that in memory.
-    const own = bytes.length === bytes.buffer.byteLength ? bytes : bytes.slice()
+    // A view keeps all that it is a part of in memory; a block in a message of its own is nearly all of it.
+    const own = 8 * bytes.length >= 7 * bytes.buffer.byteLength ? bytes : bytes.slice()
     // Of our own too: the caller's CID may be a view of the message that it came in.
     this.#blocks.set(key, { multihash: Digest.decode(cid.multihash.bytes.slice()), bytes: own })
     this.#bytes = total

@@ -271,4 +271,12 @@ describe('a memory blockstore with a bound', () => {
     await store.put(cid, view)
     expect((await store.get(cid))?.buffer.byteLength).toBe(10)
   })
+
+  it('does not copy a block that is nearly all of its buffer', async () => {
+    const store = new MemoryBlocks()
+    const message = new Uint8Array(1000)
+    const { cid, bytes } = pair(message.subarray(40))
+    await store.put(cid, bytes)
+    expect((await store.get(cid))?.buffer).toBe(message.buffer)
+  })
 })
