@@ -27,11 +27,14 @@ export function fetching(store: Pick<Blockstore, 'get' | 'putMany'>, peers: Bloc
   let behindBytes = 0
   let fetchedBytes = 0
   let writing: Promise<void> | undefined
+  let flushing = false
   let failure: { error: unknown } | undefined
   let waiting: Deferred<void>[] = []
 
+  const due = (): boolean => (flushing ? behind.size > 0 : behindBytes >= groupBytes || behind.size >= groupBlocks)
+
   async function write(): Promise<void> {
-    while (behind.size > 0 && failure === undefined) {
+    while (due() && failure === undefined) {
       const group = [...behind]
       try {
         await store.putMany(group.map(([, pair]) => pair))
@@ -44,7 +47,11 @@ export function fetching(store: Pick<Blockstore, 'get' | 'putMany'>, peers: Bloc
       }
       for (const waiter of waiting.splice(0)) waiter.resolve()
     }
-    writing = undefined
+  }
+
+  function writeWhenDue(): void {
+    if (!due() || failure !== undefined) return
+    writing ??= write().finally(() => (writing = undefined))
   }
 
   function check(): void {
@@ -58,7 +65,7 @@ export function fetching(store: Pick<Blockstore, 'get' | 'putMany'>, peers: Bloc
     check()
     behind.set(key, pair)
     behindBytes += pair.bytes.length
-    if (behindBytes >= groupBytes || behind.size >= groupBlocks) writing ??= write()
+    writeWhenDue()
     while (behindBytes > maxBehindBytes && failure === undefined) {
       const waiter = deferred<void>()
       waiting.push(waiter)
@@ -84,8 +91,9 @@ export function fetching(store: Pick<Blockstore, 'get' | 'putMany'>, peers: Bloc
       return bytes
     },
     async flush() {
-      if (behind.size > 0) writing ??= write()
-      while (writing !== undefined) await writing
+      flushing = true
+      for (writeWhenDue(); writing !== undefined; writeWhenDue()) await writing
+      flushing = false
       check()
     },
   }
