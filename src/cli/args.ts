@@ -46,6 +46,9 @@ export const commonOptions = {
   help: { type: 'boolean', short: 'h', help: 'show this text' },
 } as const satisfies OptionSpecs
 
+/** What peers get to take our goodbye: a user who has the file, or pressed Ctrl-C, waits for nobody. */
+export const stopTimeoutMs = 1_000
+
 export const networkOptions = {
   peer: {
     type: 'string',

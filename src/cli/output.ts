@@ -2,16 +2,23 @@
 
 /** Control characters (C0, DEL, C1, line and bidi controls) as escapes, so that a name can't steer the terminal. */
 export function printable(text: string): string {
-  return text.replaceAll(
-    // oxlint-disable-next-line no-control-regex
-    /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g,
-    (c) => {
-      const code = c.codePointAt(0) ?? 0
-      if (c === '\n') return '\\n'
-      if (c === '\t') return '\\t'
-      if (c === '\r') return '\\r'
-      return code < 256 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16).padStart(4, '0')}`
-    },
+  return text.replaceAll(controls, (c) => {
+    const code = c.codePointAt(0) ?? 0
+    if (c === '\n') return '\\n'
+    if (c === '\t') return '\\t'
+    if (c === '\r') return '\\r'
+    return code < 256 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16).padStart(4, '0')}`
+  })
+}
+
+// oxlint-disable-next-line no-control-regex
+const controls = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g
+
+/** JSON.stringify leaves some controls as they are; escaped, the text is the same JSON. */
+function json(value: unknown): string {
+  return JSON.stringify(value).replaceAll(
+    controls,
+    (c) => `\\u${(c.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}`,
   )
 }
 
@@ -47,13 +54,16 @@ export class Output {
   /** Resolves when stdout takes more. */
   write(data: string | Uint8Array): Promise<void> {
     return new Promise((resolve, reject) => {
-      process.stdout.write(data, (error) => (error ? reject(error) : resolve()))
+      process.stdout.write(data, (error) => {
+        if (error === null || error === undefined) resolve()
+        else reject('path' in error ? error : Object.assign(error, { path: 'standard output' }))
+      })
     })
   }
 
   /** A result: `record` with --json, else `text`. */
   result(record: Record<string, unknown>, text: string): Promise<void> {
-    return this.write(`${this.json ? JSON.stringify(record) : text}\n`)
+    return this.write(`${this.json ? json(record) : text}\n`)
   }
 
   /** News for a human; nothing with --json. */
@@ -62,7 +72,7 @@ export class Output {
   }
 
   error(code: string, message: string): void {
-    const text = this.json ? JSON.stringify({ error: { code, message } }) : `rhiza: ${printable(message)}`
+    const text = this.json ? json({ error: { code, message } }) : `rhiza: ${printable(message)}`
     process.stderr.write(`${text}\n`)
   }
 

@@ -1,7 +1,7 @@
 /* What cat, get and ls share: a kit on the repo with a peer id for this run, so that a daemon keeps its connections. */
 import { createKit, type FetchOptions, type Kit } from '../kit/kit.ts'
 import { openRepo } from '../store/repo.ts'
-import { networkOptions, type Context, type OptionSpecs } from './args.ts'
+import { networkOptions, stopTimeoutMs, type Context, type OptionSpecs } from './args.ts'
 
 export const readingOptions: OptionSpecs = networkOptions
 
@@ -11,7 +11,7 @@ export async function reading(context: Context, work: (kit: Kit, fetch: FetchOpt
     onCorrupt: (_error, cid) => out.note(`block ${cid} in the repo is damaged; asking peers for it`),
   })
   try {
-    const kit = await createKit({ repo, dialTimeoutMs: timeoutMs })
+    const kit = await createKit({ repo, dialTimeoutMs: timeoutMs, stopTimeoutMs })
     try {
       await kit.start()
       await work(kit, { timeoutMs, signal, ...(peers.length > 0 && { peers }) })

@@ -41,6 +41,7 @@ const systemCodes: Readonly<Record<string, string>> = {
 }
 const systemTexts: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such file or directory',
+  ENOSPC: 'the disk is full, free some space or write elsewhere',
   EACCES: 'not permitted to read',
   EPERM: 'not permitted',
   EISDIR: 'is a directory',
@@ -119,6 +120,8 @@ export async function run(argv: readonly string[]): Promise<void> {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(0)
   })
+  // Nobody is there to be told.
+  process.stderr.on('error', () => {})
   try {
     await dispatch(argv, out, controller.signal)
   } catch (error) {

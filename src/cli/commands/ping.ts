@@ -1,5 +1,5 @@
 import { createNode } from '../../node.ts'
-import { UsageError, multiaddrOf, networkOptions, parseDuration, type Command } from '../args.ts'
+import { UsageError, multiaddrOf, networkOptions, parseDuration, stopTimeoutMs, type Command } from '../args.ts'
 
 export const ping: Command = {
   name: 'ping',
@@ -18,7 +18,7 @@ export const ping: Command = {
     if (!Number.isInteger(count) || count < 1)
       throw new UsageError(`--count ${JSON.stringify(options['count'])}: want a whole number of rounds`)
     const intervalMs = parseDuration(String(options['interval'] ?? '1s'))
-    const node = await createNode()
+    const node = await createNode({ stopTimeoutMs })
     const times: number[] = []
     try {
       await node.start()

@@ -2,7 +2,7 @@ import { networkInterfaces } from 'node:os'
 import { UnavailableError, errorCode } from '../../errors.ts'
 import { createKit, type Kit } from '../../kit/kit.ts'
 import { openRepo, type Repo } from '../../store/repo.ts'
-import { listOf, type Command } from '../args.ts'
+import { listOf, stopTimeoutMs, type Command } from '../args.ts'
 
 const firstPort = 4001
 /** Ports that are tried before the system is asked for any. */
@@ -15,7 +15,7 @@ function everywhere(port: number): string[] {
 }
 
 async function startOn(repo: Repo, listen: readonly string[]): Promise<Kit> {
-  const kit = await createKit({ repo, privateKey: await repo.identity(), listen })
+  const kit = await createKit({ repo, privateKey: await repo.identity(), listen, stopTimeoutMs })
   try {
     await kit.start()
     return kit
