@@ -9,15 +9,19 @@ import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { install } from './lib.ts'
 
 const names = ['throughput', 'ping', 'streams', 'dial', 'bitswap', 'unixfs-add', 'cold-start', 'size'] as const
 const here = fileURLToPath(new URL('.', import.meta.url))
 
 /** The line that the script prints; its progress goes where ours goes. */
-function run(name: string, args: string[]): Promise<{ bench: string }> {
+function run(name: string, args: string[], env: NodeJS.ProcessEnv): Promise<{ bench: string }> {
   return new Promise((resolve, reject) => {
     process.stderr.write(`${name}\n`)
-    const child = spawn(process.execPath, [join(here, `${name}.ts`), ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn(process.execPath, [join(here, `${name}.ts`), ...args], {
+      env,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
     let line = ''
     child.stdout.setEncoding('utf8')
     child.stdout.on('data', (text: string) => (line += text))
@@ -47,10 +51,11 @@ async function main(): Promise<void> {
     ? (JSON.parse(readFileSync(out, 'utf8')) as { results: { bench: string }[] }).results
     : []
   const results = new Map(before.map((result) => [result.bench, result]))
+  const env = { ...process.env, RHIZA_BENCH_INSTALLED: (await install()).path }
   for (const name of names) {
     if (!only.includes(name)) continue
     try {
-      results.set(name, await run(name, args))
+      results.set(name, await run(name, args, env))
     } catch (error) {
       process.stderr.write(`${String(error)}\n`)
       process.exitCode = 1

@@ -32,7 +32,7 @@ const run = (code: string, cwd?: string): Promise<Started> =>
   startAndEnd(process.execPath, ['--input-type=module', '-e', code], cwd)
 
 void bench('cold-start', { rounds: 15, seconds: 600 }, async ({ rounds, kinds }) => {
-  using installed = await install()
+  const installed = await install()
   const { jsDir, goPeer } = builtPeers()
   const start: Record<string, () => Promise<Started>> = {
     'bare node': () => run(done),

@@ -1,10 +1,9 @@
 /*
  * Dial to the first ping's reply, one after another; connections per second with 8 clients; memory that one more idle
- * connection takes: of the installed package, and the same rhiza client asks every kind of server.
+ * connection takes; the same rhiza client asks every kind of server.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { startProcess, type Peer } from '../test/interop/peers.ts'
-import { bench, install, interleave, median, memory, pairOf, start, withPairs, type Kind, type Sample } from './lib.ts'
+import { bench, interleave, median, memory, pairOf, start, withPairs, type Kind, type Sample } from './lib.ts'
 
 const bare = ['--bitswap', 'none']
 const settleMs = 1000
@@ -29,15 +28,12 @@ void bench('dial', { rounds: 9, seconds: 900 }, async ({ rounds, kinds, scale })
     )
   })
 
-  using installed = await install()
   const connections = Math.ceil(1000 * scale)
-  const server = (kind: string): Promise<Peer> =>
-    kind === 'rhiza' ? startProcess('rhiza', process.execPath, [installed.peer, ...bare]) : start(kind as Kind, bare)
   const memories = await interleave(
     { rounds: Math.min(rounds, 3), kinds },
     { 'idle connection': { unit: 'KiB', better: 'lower' } },
     async (kind): Promise<Sample> => {
-      await using peer = await server(kind)
+      await using peer = await start(kind as Kind, bare)
       await using client = await start('rhiza', bare)
       const hold = async (count: number): Promise<number> => {
         await client.call('hold', { addr: peer.addrs[0], count, timeoutMs: 200_000 })

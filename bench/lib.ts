@@ -131,13 +131,14 @@ export async function interleave(
   )
 }
 
-/** Directory for V8 CPU profiles of the rhiza processes; they are written when a process ends. */
+/** Directory for V8 CPU profiles of the rhiza processes, then over the sources; written when a process ends. */
 const profiles = process.env['RHIZA_BENCH_PROFILES']
 
 /** `--bitswap none` leaves Helia out of js. */
-export function start(kind: Kind, args: string[] = []): Promise<Peer> {
+export async function start(kind: Kind, args: string[] = []): Promise<Peer> {
   if (kind !== 'rhiza') return startPeer(kind, args)
-  const profile = profiles === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profiles}`]
+  if (profiles === undefined) return startProcess('rhiza', process.execPath, [(await install()).peer, ...args])
+  const profile = ['--cpu-prof', `--cpu-prof-dir=${profiles}`]
   return startProcess('rhiza', process.execPath, [...profile, join(root, 'bench/peer.ts'), ...args])
 }
 
@@ -211,15 +212,26 @@ export function temporary(): TemporaryDirectory {
   }
 }
 
-export interface Installed extends TemporaryDirectory {
-  /** peer.ts over the installed package: no types to strip, as users run it. */
+export interface Installed {
+  /** A project that has the package in its node_modules. */
+  path: string
+  /** peer.ts over that package: built, as users run it; stripping types leaves a heap that is dearer to collect. */
   peer: string
 }
 
+/** Where another script has installed it already. */
+const shared = process.env['RHIZA_BENCH_INSTALLED']
+let installed: Promise<Installed> | undefined
+
 /** The package as users get it: built, packed and installed from a copy of the sources, so that our dist/ stays. */
-export async function install(): Promise<Installed> {
-  const directory = temporary()
-  const { path } = directory
+export function install(): Promise<Installed> {
+  installed ??= shared === undefined ? pack(temporary().path) : Promise.resolve(at(shared))
+  return installed
+}
+
+const at = (path: string): Installed => ({ path, peer: join(path, 'peer.js') })
+
+async function pack(path: string): Promise<Installed> {
   const source = join(path, 'source')
   mkdirSync(source)
   const files = ['src', 'scripts', 'package.json', 'tsconfig.json', 'tsconfig.build.json']
@@ -237,9 +249,8 @@ export async function install(): Promise<Installed> {
     loader: 'ts',
     target: 'es2023',
   })
-  const peer = join(path, 'peer.js')
-  writeFileSync(peer, code.replaceAll(/"\.\.\/src\/(.*)\.ts"/g, `"${dist}/$1.js"`))
-  return { ...directory, peer }
+  writeFileSync(at(path).peer, code.replaceAll(/"\.\.\/src\/(.*)\.ts"/g, `"${dist}/$1.js"`))
+  return at(path)
 }
 
 /** A process until its first line, in milliseconds, and its memory a second later, in bytes; it is ended then. */

@@ -60,7 +60,7 @@ const packagesIn = (path: string): number =>
   ).length
 
 void bench('size', { rounds: 1, seconds: 300 }, async ({ kinds }) => {
-  using installed = await install()
+  const installed = await install()
   const modules = join(installed.path, 'node_modules')
   const rhiza = { packages: packagesIn(modules), install: bytesIn(modules) / 1e6 }
   progress(`installed: ${rhiza.packages} packages, ${rhiza.install.toFixed(1)} MB`)
