@@ -16,13 +16,20 @@ const alias = Object.entries(exports).flatMap(([path, file]) =>
     : [],
 )
 
+/** Where the results go as JSON: README's table of what works with whom is made of them. */
+const report = process.env['RHIZA_REPORT']
+
 /* Interop drives real peers one file at a time; unit files run side by side. vitest wants a default export here. */
 // oxlint-disable-next-line import/no-default-export
 export default defineConfig({
   resolve: { alias },
   test: {
     maxWorkers: 2,
-    reporters: ['default', new TallyReporter()],
+    reporters: [
+      'default',
+      ...(report === undefined ? [] : [['json', { outputFile: report }] satisfies [string, object]]),
+      new TallyReporter(),
+    ],
     projects: [
       {
         extends: true,
