@@ -81,5 +81,5 @@ void bench('size', { rounds: 1, seconds: 300 }, async ({ kinds }) => {
     'bundle: and bitswap, unixfs': { unit: 'kB gzip', ...less },
   }
   const compared = kinds.filter((kind) => kind !== 'go')
-  return { works: await interleave({ rounds: 1, kinds: compared }, works, measure) }
+  return { rounds: 1, works: await interleave({ rounds: 1, kinds: compared }, works, measure) }
 })

@@ -22,6 +22,7 @@ interface Result {
   bench: string
   rounds: number
   scale: number
+  load: number[]
   works: Record<string, Work>
 }
 
@@ -128,7 +129,8 @@ const rows: Row[] = [
   },
 ]
 
-const number = (value: number): string => (value >= 100 ? Math.round(value).toLocaleString('en') : value.toPrecision(2))
+const number = (value: number): string =>
+  value >= 100 ? Math.round(value).toLocaleString('en') : Number.isInteger(value) ? String(value) : value.toPrecision(2)
 
 function bound(limit: Bound | undefined, { unit }: Work): string {
   const parts = Object.entries(limit ?? {}).map(([to, value]) =>
@@ -188,14 +190,17 @@ function table(): string {
     const work = results.find(({ bench }) => bench === row.bench)?.works[row.work]
     return work === undefined ? [] : [line(row, work)]
   })
+  const loads = results.flatMap(({ load }) => load)
+  const busy = `${Math.min(...loads).toFixed(1)} to ${Math.max(...loads).toFixed(1)}`
   const rounds = results.map(({ bench, rounds }) => `${bench} ${rounds}`).join(', ')
   return [
     '| work | rhiza | to js (js) | to go (go) | must | goal | reached |',
     '| --- | --- | --- | --- | --- | --- | --- |',
     ...lines,
     '',
-    `Ratios are rhiza's figure through the peer's, the median of interleaved rounds (${rounds}), with the peer's own figure`,
-    `in brackets; two processes on loopback. ${date}, Node ${node}, ${machine}. Machines differ: only ratios mean something.`,
+    `Ratios are rhiza's figure through the peer's, the median of interleaved rounds (${rounds}), with the peer's own`,
+    `figure in brackets; two processes on loopback. ${date}, Node ${node}, ${machine}, load average ${busy} meanwhile.`,
+    'Machines differ: only ratios mean something.',
   ].join('\n')
 }
 
