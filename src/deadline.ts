@@ -1,6 +1,6 @@
 /* Deadlines and aborts, bound once: to a stream that is reset, or to a signal that is handed on. */
 import { TimeoutError, asError } from './errors.ts'
-import type { Env } from './env.ts'
+import type { Clock, Env, Timer } from './env.ts'
 import { deferred } from './inbox.ts'
 import type { Stream } from './stream.ts'
 
@@ -78,5 +78,53 @@ export async function sleep(env: Env, ms: number, signal: AbortSignal | undefine
     await raceAbort(over.promise, signal)
   } finally {
     timer.cancel()
+  }
+}
+
+/** A deadline that is set and cleared many times a second: one timer, which looks again when it fires too early. */
+export class LazyDeadline {
+  readonly #clock: Clock
+  #late: (() => void) | undefined
+  #at = Infinity
+  #timer: Timer | undefined
+  #timerAt = Infinity
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** Calls `late` after `ms` unless cleared or set anew before. */
+  set(ms: number, late: () => void): void {
+    this.#late = late
+    this.#at = this.#clock.now() + ms
+    if (this.#at < this.#timerAt) this.#arm(ms)
+  }
+
+  clear(): void {
+    this.#late = undefined
+  }
+
+  /** No timer is left behind. */
+  stop(): void {
+    this.#late = undefined
+    this.#timer?.cancel()
+    this.#timerAt = Infinity
+  }
+
+  #arm(ms: number): void {
+    this.#timer?.cancel()
+    this.#timerAt = this.#clock.now() + ms
+    this.#timer = this.#clock.setTimer(ms, () => {
+      this.#timerAt = Infinity
+      const late = this.#late
+      if (late === undefined) return
+      const left = this.#at - this.#clock.now()
+      if (left > 0) {
+        this.#arm(left)
+        return
+      }
+      this.#late = undefined
+      late()
+    })
   }
 }

@@ -1,8 +1,8 @@
 /* ping 1.0 (libp2p ping/ping.md r0): 32 random bytes, echoed; many rounds may share one stream. */
 import { equals } from '../bytes.ts'
-import { guard, raceAbort, sleep } from '../deadline.ts'
+import { LazyDeadline, guard, raceAbort, sleep } from '../deadline.ts'
 import type { Env } from '../env.ts'
-import { ProtocolError } from '../errors.ts'
+import { ProtocolError, TimeoutError, asError } from '../errors.ts'
 import type { Connection, Host } from '../host.ts'
 import { done } from '../inbox.ts'
 import { BufferedStream } from '../stream.ts'
@@ -47,6 +47,7 @@ export function servePing(host: Host): void {
 class Line {
   readonly #env: Env
   readonly #connection: Connection
+  readonly #deadline: LazyDeadline
   #stream: BufferedStream | undefined
   #users = 0
   #last: Promise<unknown> = done
@@ -54,6 +55,7 @@ class Line {
   constructor(env: Env, connection: Connection) {
     this.#env = env
     this.#connection = connection
+    this.#deadline = new LazyDeadline(env.clock)
   }
 
   enter(): void {
@@ -63,7 +65,9 @@ class Line {
   /** The last one out closes our side, as the spec wants it, and sees to it that the peer closes its own. */
   leave(): void {
     const stream = this.#stream
-    if (--this.#users > 0 || stream === undefined) return
+    if (--this.#users > 0) return
+    this.#deadline.stop()
+    if (stream === undefined) return
     this.#stream = undefined
     const bound = { env: this.#env, timeoutMs: defaultTimeoutMs, what: 'the end of a ping' }
     const closing = guard(stream, bound, async () => {
@@ -77,8 +81,15 @@ class Line {
   /** Milliseconds there and back, behind the rounds that wait already. */
   round(timeoutMs: number, signal: AbortSignal | undefined): Promise<number> {
     const before = this.#last
-    const mine = raceAbort(before, signal).then(() => this.#measure(timeoutMs, signal))
-    this.#last = Promise.allSettled([before, mine])
+    const free = before === done
+    const mine = free
+      ? this.#measure(timeoutMs, signal)
+      : raceAbort(before, signal).then(() => this.#measure(timeoutMs, signal))
+    const over = (): void => {
+      if (this.#last === last) this.#last = done
+    }
+    const last: Promise<unknown> = free ? mine.then(over, over) : Promise.allSettled([before, mine]).then(over)
+    this.#last = last
     return mine
   }
 
@@ -87,19 +98,30 @@ class Line {
     const open = { timeoutMs, limited: true, ...(signal && { signal }) }
     const stream = (this.#stream ??= new BufferedStream(await this.#connection.newStream(pingId, open)))
     const payload = random.bytes(size)
+    let cut: Error | undefined
+    const end = (reason: Error): void => {
+      cut ??= reason
+      stream.reset(0, reason)
+    }
+    const onAbort = (): void => end(asError(signal?.reason))
+    if (signal?.aborted === true) onAbort()
+    else signal?.addEventListener('abort', onAbort, { once: true })
+    this.#deadline.set(timeoutMs, () => end(new TimeoutError(`ping of ${this.#connection.peer}`, timeoutMs)))
     try {
-      const bound = { env: this.#env, timeoutMs, what: `ping of ${this.#connection.peer}`, signal }
-      return await guard(stream, bound, async () => {
-        // Behind the deadline's own work, which is no part of the way.
-        const startedAt = clock.now()
-        await stream.write(payload.slice())
-        const back = await stream.readExact(size)
-        if (!equals(back, payload)) throw new ProtocolError('bad-message', 'ping came back changed')
-        return clock.now() - startedAt
-      })
+      // Behind the deadline's own work, which is no part of the way.
+      const startedAt = clock.now()
+      await stream.write(payload.slice())
+      const back = await stream.readExact(size)
+      const rttMs = clock.now() - startedAt
+      if (!equals(back, payload)) throw new ProtocolError('bad-message', 'ping came back changed')
+      return rttMs
     } catch (error) {
+      stream.reset(0, asError(error))
       if (this.#stream === stream) this.#stream = undefined
-      throw error
+      throw cut ?? error
+    } finally {
+      this.#deadline.clear()
+      signal?.removeEventListener('abort', onAbort)
     }
   }
 }
