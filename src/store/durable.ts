@@ -128,20 +128,29 @@ export async function syncDirectory(directory: string): Promise<void> {
  * recursive mkdir hides a read-only disk behind ENOENT. Throws the file system's own errors.
  */
 export async function makeDirectory(path: string, mode = 0o755): Promise<boolean> {
+  let made
   try {
-    await mkdir(path, { mode })
+    made = await makeOne(path, mode)
   } catch (error) {
     const parent = dirname(path)
-    if (systemCode(error) === 'ENOENT' && parent !== path) {
-      await makeDirectory(parent, mode)
-      return makeDirectory(path, mode)
-    }
+    if (systemCode(error) !== 'ENOENT' || parent === path) throw error
+    await makeDirectory(parent, mode)
+    // Once: /proc answers ENOENT for ever, however much of it is there.
+    made = await makeOne(path, mode)
+  }
+  if (made) await syncDirectory(dirname(path))
+  return made
+}
+
+async function makeOne(path: string, mode: number): Promise<boolean> {
+  try {
+    await mkdir(path, { mode })
+    return true
+  } catch (error) {
     // On a read-only disk even what exists may answer EROFS. Something else than a directory shows at its first use.
     if (await exists(path)) return false
     throw error
   }
-  await syncDirectory(dirname(path))
-  return true
 }
 
 async function exists(path: string): Promise<boolean> {
