@@ -226,3 +226,16 @@ export class Inbox {
     return this.#waiter.promise
   }
 }
+
+/** What a reset means to a stream's reader and its waiting writers; the error that later calls reject with. */
+export function cutOff(info: CloseInfo, inbox: Inbox, waiting: Deferred<void>[]): ClosedError {
+  const gone = closedBy(info)
+  // What came before the peer's FIN is complete: only we ourselves throw it away.
+  if (info.by === 'local') inbox.fail(info.reason ?? gone)
+  else if (!inbox.ended) inbox.fail(gone)
+  for (const { promise, reject } of waiting.splice(0)) {
+    void quiet(promise)
+    reject(gone)
+  }
+  return gone
+}

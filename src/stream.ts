@@ -5,7 +5,7 @@
 import { allocUnsafe, byteLength, concat } from './bytes.ts'
 import { ClosedError, ProtocolError, asError, type CloseInfo } from './errors.ts'
 import { readVarint, varintLength, writeVarint } from './varint.ts'
-import { Inbox, cleanClose, closedBy, deferred, done, iterate, quiet, rejected, type Deferred } from './inbox.ts'
+import { Inbox, cleanClose, cutOff, deferred, done, iterate, rejected, type Deferred } from './inbox.ts'
 import { startBehind, type Wire } from './wire.ts'
 
 export type { CloseInfo } from './errors.ts'
@@ -309,15 +309,7 @@ class PairEnd implements Stream {
 
   #fail(info: CloseInfo): void {
     if (this.#gone !== undefined) return
-    const gone = closedBy(info)
-    this.#gone = gone
-    // What came before the other's FIN is complete: only we ourselves throw it away.
-    if (info.by === 'local') this.#inbox.fail(info.reason ?? gone)
-    else if (!this.#inbox.ended) this.#inbox.fail(gone)
-    for (const { promise, reject } of this.#waiting.splice(0)) {
-      void quiet(promise)
-      reject(gone)
-    }
+    this.#gone = cutOff(info, this.#inbox, this.#waiting)
     this.#closed.resolve(info)
   }
 

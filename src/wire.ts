@@ -5,7 +5,18 @@
  */
 import { byteLength } from './bytes.ts'
 import { ClosedError, asError, type CloseInfo } from './errors.ts'
-import { Inbox, cleanClose, closedBy, deferred, done, iterate, quiet, rejected, type Deferred } from './inbox.ts'
+import {
+  Inbox,
+  cleanClose,
+  closedBy,
+  cutOff,
+  deferred,
+  done,
+  iterate,
+  quiet,
+  rejected,
+  type Deferred,
+} from './inbox.ts'
 import type { Stream } from './stream.ts'
 
 /** What a Wire calls. Never called before start(), nor after our own abort(). */
@@ -162,15 +173,7 @@ export class WireStream implements Stream {
 
   #fail(info: CloseInfo): void {
     if (this.#gone !== undefined) return
-    const gone = closedBy(info)
-    this.#gone = gone
-    // What came before the peer's FIN is complete: only we ourselves throw it away.
-    if (info.by === 'local') this.#inbox.fail(info.reason ?? gone)
-    else if (!this.#inbox.ended) this.#inbox.fail(gone)
-    for (const { promise, reject } of this.#waiting.splice(0)) {
-      void quiet(promise)
-      reject(gone)
-    }
+    this.#gone = cutOff(info, this.#inbox, this.#waiting)
   }
 
   detach(): Wire | undefined {
