@@ -20,7 +20,10 @@ const nodeOnly =
 
 /** Ground floor, then parts and machines, then adapters, then what wires them together. */
 function layer(file: string): 0 | 1 | 2 | 3 {
-  if (/^(connection|node|index|kit\/.*|cli\/.*|ui\/.*|transport\/default-(node|browser))(\.ts)?$/.test(file)) return 3
+  if (
+    /^(connection\/.*|dial\/.*|node|index|kit\/.*|cli\/.*|ui\/.*|transport\/default-(node|browser))(\.ts)?$/.test(file)
+  )
+    return 3
   if (/^(crypto\/.*|[a-z0-9-]+\.ts)$/.test(file) && !/^(multiaddr|host)\.ts$/.test(file)) return 0
   if (pure.test(file) || /^(peer|ipld|store|multiaddr)\/|^(multiaddr|host)\.ts$/.test(file)) return 1
   if (/^(transport\/transport|security\/security)\.ts$/.test(file)) return 1
@@ -86,7 +89,7 @@ describe('architecture', () => {
     ['transport/relay/relay.ts', "import { x } from '../memory.ts'", 'adapter imports adapter'],
     ['multiaddr.ts', "import { x } from './bytes.js'", 'does not end in .ts'],
     ['stream.ts', "import fs from 'node:fs'", 'imports node:fs'],
-    ['connection.ts', "const x = () => import('node:net')", 'imports node:net'],
+    ['connection/connection.ts', "const x = () => import('node:net')", 'imports node:net'],
     ['node.ts', "import { tcp } from './transport/tcp.ts'", 'for Node only'],
     ['kit/kit.ts', "import 'left-pad'", 'no dependency'],
     ['mux/yamux/frame.ts', 'const x = async () => {}', 'holds async'],

@@ -50,3 +50,8 @@ export interface Transport {
   /** Rejects with UnavailableError `refused` and the reason: port taken, address not ours, not permitted. */
   listen(addr: Multiaddr, onConnection: (connection: TransportConnection) => void): Promise<Listener>
 }
+
+/** For messages: what there is to choose from. */
+export function transportNames(transports: readonly Transport[]): string {
+  return transports.map((t) => t.name).join(', ') || 'none'
+}

@@ -1,103 +1,20 @@
 /*
- * The upgrade (raw stream -> secure -> muxed) and what stands at its end: a Connection whose streams are negotiated.
+ * What stands at the end of the upgrade: a Connection whose streams are negotiated.
  * Optimistic opening: when identify announced a protocol, header, proposal and first data leave as one write.
  */
-import { guard } from './deadline.ts'
-import { ClosedError, LimitError, ProtocolError, UnavailableError, asError, type CloseInfo } from './errors.ts'
-import type { Env } from './env.ts'
-import type {
-  Connection,
-  HandleOptions,
-  NewStreamOptions,
-  ProtocolStream,
-  StreamContext,
-  StreamHandler,
-} from './host.ts'
-import { iterate } from './inbox.ts'
-import type { Multiaddr } from './multiaddr.ts'
-import type { PeerId } from './peer/id.ts'
-import { answer, confirm, select, type Selected } from './protocols/multistream/multistream.ts'
-import { agreement } from './protocols/multistream/wire.ts'
-import type { SecurityProtocol } from './security/security.ts'
-import { BufferedStream, type Muxer, type Stream } from './stream.ts'
-import type { RawConnection, TransportConnection } from './transport/transport.ts'
-import { startBehind, toWire, WireStream, type Wire } from './wire.ts'
-
-export interface MuxerFactory {
-  /** `/yamux/1.0.0`. */
-  readonly id: string
-  create(wire: Wire, role: 'initiator' | 'responder', env: Env): Muxer
-}
-
-export interface Upgrade {
-  env: Env
-  /** Best first. */
-  security: readonly SecurityProtocol[]
-  muxers: readonly MuxerFactory[]
-  /** For the whole upgrade. */
-  timeoutMs: number
-}
-
-/** An authenticated, multiplexed connection before it has handlers. */
-export interface Upgraded {
-  peer: PeerId
-  muxer: Muxer
-  muxerId: string
-  security: string
-}
-
-function withRest(stream: Stream, { rest }: Selected): Stream {
-  if (rest === undefined) return stream
-  const behind = new BufferedStream(stream)
-  behind.unread(rest)
-  return behind
-}
-
-/**
- * Secures and multiplexes a raw connection. Rejects with ProtocolError, UnavailableError, TimeoutError or signal.reason;
- * the raw stream is then reset.
- */
-export function upgrade(
-  raw: RawConnection,
-  role: 'initiator' | 'responder',
-  options: Upgrade & { expectedPeer?: PeerId; signal?: AbortSignal },
-): Promise<Upgraded> {
-  const { env, security, muxers, expectedPeer, signal, timeoutMs } = options
-  return guard(raw.stream, { env, timeoutMs, what: 'securing the connection', signal }, async () => {
-    const agreed = await choose(
-      raw.stream,
-      role,
-      security.map((s) => s.id),
-    )
-    const chosen = security.find((s) => s.id === agreed.protocol)
-    if (chosen === undefined) throw new ProtocolError('bad-negotiation', `security ${agreed.protocol} was not offered`)
-    const secured = await chosen.secure(role, withRest(raw.stream, agreed), {
-      muxers: muxers.map((m) => m.id),
-      ...(signal && { signal }),
-      ...(expectedPeer && { expectedPeer }),
-    })
-    let { wire, muxer: muxerId } = secured
-    if (muxerId === undefined) {
-      const plain = new WireStream(wire)
-      const selected = await choose(
-        plain,
-        role,
-        muxers.map((m) => m.id),
-      )
-      muxerId = selected.protocol
-      wire = toWire(plain)
-      if (selected.rest !== undefined) wire = startBehind(wire, selected.rest)
-    }
-    const factory = muxers.find((m) => m.id === muxerId)
-    if (factory === undefined) throw new ProtocolError('bad-negotiation', `muxer ${muxerId} was not offered`)
-    const muxer = factory.create(wire, role, env)
-    return { peer: secured.remotePeer, muxer, muxerId: factory.id, security: chosen.id }
-  })
-}
-
-function choose(stream: Stream, role: 'initiator' | 'responder', ids: readonly string[]): Promise<Selected> {
-  return role === 'initiator' ? select(stream, ids) : answer(stream, (id) => ids.includes(id))
-}
+import { guard } from '../deadline.ts'
+import { ClosedError, LimitError, UnavailableError, asError, type CloseInfo } from '../errors.ts'
+import type { Env } from '../env.ts'
+import type { Handlers } from './handlers.ts'
+import type { Connection, NewStreamOptions, ProtocolStream, StreamContext } from '../host.ts'
+import { iterate } from '../inbox.ts'
+import type { Multiaddr } from '../multiaddr.ts'
+import type { PeerId } from '../peer/id.ts'
+import { answer, confirm, select, type Selected } from '../protocols/multistream/multistream.ts'
+import { agreement } from '../protocols/multistream/wire.ts'
+import type { Muxer, Stream } from '../stream.ts'
+import type { TransportConnection } from '../transport/transport.ts'
+import type { Upgraded } from './upgrade.ts'
 
 /** A muxer's stream under its protocol; on an optimistic open it still owes the peer its hello, or has the reply to read. */
 class NegotiatedStream implements ProtocolStream {
@@ -172,14 +89,9 @@ class NegotiatedStream implements ProtocolStream {
   }
 }
 
-/** What a connection asks of the node. */
-export interface Handlers {
-  find(protocol: string): { handler: StreamHandler; options: HandleOptions } | undefined
-}
-
 export interface ConnectionOptions {
   env: Env
-  handlers: Handlers
+  handlers: Pick<Handlers, 'find'>
   /** For each stream's negotiation; go-libp2p 10 s. */
   negotiationTimeoutMs: number
 }

@@ -2,9 +2,9 @@
  * Dials under way. Callers that want the same address share an attempt; several addresses of one peer are tried side by
  * side, and the first that answers serves the callers of all of them.
  */
-import { raceAbort } from './deadline.ts'
-import { ClosedError, UnavailableError, asError, type Attempt } from './errors.ts'
-import { cleanClose, deferred, quiet, type Deferred } from './inbox.ts'
+import { raceAbort } from '../deadline.ts'
+import { ClosedError, UnavailableError, asError, type Attempt } from '../errors.ts'
+import { cleanClose, deferred, quiet, type Deferred } from '../inbox.ts'
 
 interface Dial<C> {
   /** What is tried, as text: an address. */

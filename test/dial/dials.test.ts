@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import { Dials } from '../src/dials.ts'
-import { ClosedError, UnavailableError } from '../src/errors.ts'
-import { deferred, type Deferred } from '../src/inbox.ts'
+import { Dials } from '../../src/dial/dials.ts'
+import { ClosedError, UnavailableError } from '../../src/errors.ts'
+import { deferred, type Deferred } from '../../src/inbox.ts'
 
 const never = new AbortController().signal
 

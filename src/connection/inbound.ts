@@ -1,0 +1,85 @@
+/* Listening: what comes in is secured within its deadline and its limits, or refused with a reason that is traced. */
+import type { Connections } from './connections.ts'
+import { deadline } from '../deadline.ts'
+import { LimitError, UnavailableError, asError } from '../errors.ts'
+import type { Multiaddr } from '../multiaddr.ts'
+import { PendingInbound, hostOf } from '../peer/pending.ts'
+import { transportNames, type Listener, type Transport, type TransportConnection } from '../transport/transport.ts'
+import { upgrade, type Upgrade } from './upgrade.ts'
+
+export class Inbound {
+  readonly #transports: readonly Transport[]
+  readonly #upgrade: Upgrade
+  readonly #connections: Connections
+  readonly #maxPending: number
+  readonly #pending: PendingInbound<AbortController>
+  #listeners: Listener[] = []
+
+  constructor(transports: readonly Transport[], by: Upgrade, connections: Connections, maxPendingInbound: number) {
+    this.#transports = transports
+    this.#upgrade = by
+    this.#connections = connections
+    this.#maxPending = maxPendingInbound
+    this.#pending = new PendingInbound(maxPendingInbound)
+  }
+
+  /** Where peers reach us, without /p2p. */
+  addrs(): Multiaddr[] {
+    return this.#listeners.flatMap((l) => l.addrs())
+  }
+
+  /** Listens on all of them, or on none: rejects with UnavailableError. `changed` hears of addresses that change. */
+  async listen(addrs: readonly Multiaddr[], changed: () => void): Promise<void> {
+    try {
+      for (const addr of addrs) {
+        const transport = this.#transports.find((t) => t.canListen(addr))
+        if (transport === undefined) {
+          const have = transportNames(this.#transports)
+          throw new UnavailableError('no-transport', `no transport can listen on ${addr}; have ${have}`)
+        }
+        const listener = await transport.listen(addr, (carrier) => {
+          void this.#connections.underWay(this.#accept(carrier, transport.name))
+        })
+        this.#listeners.push(listener)
+        listener.onAddrs(changed)
+      }
+    } catch (error) {
+      await this.closeListeners()
+      throw error
+    }
+  }
+
+  async closeListeners(): Promise<void> {
+    await Promise.all(this.#listeners.splice(0).map((l) => l.close()))
+  }
+
+  /** Ends the handshakes under way. */
+  abort(reason: Error): void {
+    for (const controller of this.#pending.values()) controller.abort(reason)
+  }
+
+  async #accept(carrier: TransportConnection, transport: string): Promise<void> {
+    const { env, timeoutMs } = this.#upgrade
+    const drop = (reason: Error): void => {
+      if (carrier.kind === 'raw') carrier.stream.reset(0, reason)
+      else carrier.muxer.abort(0x1002, reason)
+      env.trace?.('node.inbound-refused', { remoteAddr: carrier.remoteAddr.toString(), error: reason })
+    }
+    const refusal = this.#connections.refusal()
+    if (refusal !== undefined) return drop(refusal)
+    const controller = new AbortController()
+    const host = hostOf(carrier.remoteAddr)
+    const oldest = this.#pending.add(host, controller)
+    oldest?.abort(new LimitError('maxPendingInbound', this.#maxPending, this.#maxPending + 1))
+    const bound = deadline({ env, timeoutMs, what: 'an inbound handshake', signal: controller.signal })
+    try {
+      const upgraded = await upgrade(carrier, 'responder', { ...this.#upgrade, signal: bound.signal })
+      this.#connections.add(upgraded, carrier, 'inbound', transport)
+    } catch (error) {
+      drop(asError(error))
+    } finally {
+      bound.done()
+      this.#pending.delete(host, controller)
+    }
+  }
+}

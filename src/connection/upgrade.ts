@@ -1,0 +1,95 @@
+/* The upgrade: raw stream -> secure -> muxed. Transports that bring both with them only have their peer checked. */
+import { guard } from '../deadline.ts'
+import type { Env } from '../env.ts'
+import { ProtocolError } from '../errors.ts'
+import type { PeerId } from '../peer/id.ts'
+import { answer, select, type Selected } from '../protocols/multistream/multistream.ts'
+import type { SecurityProtocol } from '../security/security.ts'
+import { BufferedStream, type Muxer, type Stream } from '../stream.ts'
+import type { TransportConnection } from '../transport/transport.ts'
+import { startBehind, toWire, WireStream, type Wire } from '../wire.ts'
+
+export interface MuxerFactory {
+  /** `/yamux/1.0.0`. */
+  readonly id: string
+  create(wire: Wire, role: 'initiator' | 'responder', env: Env): Muxer
+}
+
+export interface Upgrade {
+  env: Env
+  /** Best first. */
+  security: readonly SecurityProtocol[]
+  muxers: readonly MuxerFactory[]
+  /** For the whole upgrade. */
+  timeoutMs: number
+}
+
+/** An authenticated, multiplexed connection before it has handlers. */
+export interface Upgraded {
+  peer: PeerId
+  muxer: Muxer
+  muxerId: string
+  security: string
+}
+
+function withRest(stream: Stream, { rest }: Selected): Stream {
+  if (rest === undefined) return stream
+  const behind = new BufferedStream(stream)
+  behind.unread(rest)
+  return behind
+}
+
+/**
+ * Secures and multiplexes a raw connection, checks who is at the other end of a muxed one. Rejects with ProtocolError,
+ * UnavailableError, TimeoutError or signal.reason; the connection is then reset.
+ */
+export async function upgrade(
+  carrier: TransportConnection,
+  role: 'initiator' | 'responder',
+  options: Upgrade & { expectedPeer?: PeerId | undefined; signal?: AbortSignal },
+): Promise<Upgraded> {
+  const { env, security, muxers, expectedPeer, signal, timeoutMs } = options
+  if (carrier.kind === 'muxed') {
+    const { peer, muxer } = carrier
+    if (expectedPeer === undefined || expectedPeer.equals(peer)) {
+      return { peer, muxer, security: carrier.security, muxerId: carrier.security }
+    }
+    const error = new ProtocolError('wrong-peer', `got ${peer}, want ${expectedPeer}`)
+    muxer.abort(error.wireCode, error)
+    throw error
+  }
+  return guard(carrier.stream, { env, timeoutMs, what: 'securing the connection', signal }, async () => {
+    const agreed = await choose(
+      carrier.stream,
+      role,
+      security.map((s) => s.id),
+    )
+    const chosen = security.find((s) => s.id === agreed.protocol)
+    if (chosen === undefined) throw new ProtocolError('bad-negotiation', `security ${agreed.protocol} was not offered`)
+    const secured = await chosen.secure(role, withRest(carrier.stream, agreed), {
+      muxers: muxers.map((m) => m.id),
+      ...(signal && { signal }),
+      ...(expectedPeer && { expectedPeer }),
+    })
+    let { wire, muxer: muxerId } = secured
+    if (muxerId === undefined) {
+      const plain = new WireStream(wire)
+      const selected = await choose(
+        plain,
+        role,
+        muxers.map((m) => m.id),
+      )
+      muxerId = selected.protocol
+      wire = toWire(plain)
+      if (selected.rest !== undefined) wire = startBehind(wire, selected.rest)
+    }
+    const factory = muxers.find((m) => m.id === muxerId)
+    if (factory === undefined) throw new ProtocolError('bad-negotiation', `muxer ${muxerId} was not offered`)
+    const muxer = factory.create(wire, role, env)
+    return { peer: secured.remotePeer, muxer, muxerId: factory.id, security: chosen.id }
+  })
+}
+
+function choose(stream: Stream, role: 'initiator' | 'responder', ids: readonly string[]): Promise<Selected> {
+  return role === 'initiator' ? select(stream, ids) : answer(stream, (id) => ids.includes(id))
+}
