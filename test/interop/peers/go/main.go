@@ -12,19 +12,15 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
-	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
-	"github.com/libp2p/go-libp2p/p2p/security/noise"
-	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -59,33 +55,9 @@ type command func(ctx context.Context, p *lab, r *request) (answer, error)
 
 type lab struct {
 	host     host.Host
-	security string
+	options  []libp2p.Option
 	exchange *exchange
 	captures *captures
-}
-
-func options(security, muxer string) ([]libp2p.Option, error) {
-	opts := []libp2p.Option{
-		libp2p.NoTransports,
-		libp2p.Transport(tcp.NewTCPTransport),
-		libp2p.ResourceManager(&network.NullResourceManager{}),
-		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
-		libp2p.DisableRelay(),
-		libp2p.DisableMetrics(),
-		libp2p.UserAgent("rhiza-lab-go"),
-	}
-	switch security {
-	case "noise":
-		opts = append(opts, libp2p.Security(noise.ID, noise.New))
-	case "tls":
-		opts = append(opts, libp2p.Security(libp2ptls.ID, libp2ptls.New))
-	default:
-		return nil, fmt.Errorf("no such security: %s", security)
-	}
-	if muxer != "yamux" {
-		return nil, fmt.Errorf("no such muxer: %s", muxer)
-	}
-	return append(opts, libp2p.Muxer(yamux.ID, yamux.DefaultTransport)), nil
 }
 
 func identity(keyType string) (crypto.PrivKey, error) {
@@ -104,16 +76,25 @@ func identity(keyType string) (crypto.PrivKey, error) {
 	return key, err
 }
 
+// repeated is a flag that may be given several times.
+type repeated []string
+
+func (r *repeated) String() string     { return strings.Join(*r, " ") }
+func (r *repeated) Set(v string) error { *r = append(*r, v); return nil }
+
 func main() {
 	log.SetOutput(os.Stderr)
-	security := flag.String("security", "noise", "noise or tls")
-	muxer := flag.String("muxer", "yamux", "yamux")
-	listen := flag.String("listen", "/ip4/127.0.0.1/tcp/0", "multiaddr to listen on")
+	var listen repeated
+	flag.Var(&listen, "listen", "multiaddr to listen on, may be repeated (default /ip4/127.0.0.1/tcp/0)")
+	stack := stackFlags()
 	versions := flag.String("bitswap", "1.2", "newest bitswap version spoken: 1.2, 1.1, 1.0 or none")
 	keyType := flag.String("key", "ed25519", "identity: ed25519, rsa, secp256k1 or ecdsa")
 	flag.Parse()
 
-	opts, err := options(*security, *muxer)
+	if len(listen) == 0 {
+		listen = repeated{"/ip4/127.0.0.1/tcp/0"}
+	}
+	opts, err := stack.options()
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -121,12 +102,11 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	opts = append(opts, libp2p.Identity(key))
-	h, err := libp2p.New(append(opts, libp2p.ListenAddrStrings(*listen))...)
+	h, err := libp2p.New(append(opts, libp2p.Identity(key), libp2p.ListenAddrStrings(listen...))...)
 	if err != nil {
 		log.Fatal(err)
 	}
-	p := &lab{host: h, security: *security, captures: newCaptures()}
+	p := &lab{host: h, options: opts, captures: newCaptures()}
 	serve(h)
 	if p.exchange, err = newExchange(h, *versions); err != nil {
 		log.Fatal(err)
@@ -147,6 +127,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	// It gives them in no order: tcp, ws, tls/ws.
+	slices.SortStableFunc(resolved, func(a, b ma.Multiaddr) int { return len(a) - len(b) })
 	addrs := []string{}
 	for _, a := range resolved {
 		addrs = append(addrs, a.String()+"/p2p/"+h.ID().String())
@@ -215,6 +197,8 @@ func connect(ctx context.Context, h host.Host, addr string) (peer.ID, error) {
 	if err != nil {
 		return "", err
 	}
+	// This address, and none that identify told of.
+	h.Peerstore().ClearAddrs(info.ID)
 	return info.ID, h.Connect(ctx, *info)
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -397,11 +398,8 @@ func cmdStreams(ctx context.Context, p *lab, r *request) (answer, error) {
 func cmdDials(ctx context.Context, p *lab, r *request) (answer, error) {
 	hosts := make([]host.Host, max(r.Parallel, 1))
 	for i := range hosts {
-		opts, err := options(p.security, "yamux")
-		if err != nil {
-			return nil, err
-		}
-		if hosts[i], err = libp2p.New(append(opts, libp2p.NoListenAddrs)...); err != nil {
+		var err error
+		if hosts[i], err = libp2p.New(append(slices.Clip(p.options), libp2p.NoListenAddrs)...); err != nil {
 			return nil, err
 		}
 		defer hosts[i].Close()

@@ -2,59 +2,32 @@
 // The contract is in ../README.md.
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
-import { noise } from '@libp2p/noise'
-import { identify, identifyPush } from '@libp2p/identify'
-import { ping } from '@libp2p/ping'
-import { tcp } from '@libp2p/tcp'
-import { tls } from '@libp2p/tls'
-import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
+import { stackFlags, stackOptions } from './stack.js'
 import { serve, streamCommands } from './streams.js'
 
 const { values: flags } = parseArgs({
   options: {
-    security: { type: 'string', default: 'noise' },
-    muxer: { type: 'string', default: 'yamux' },
-    listen: { type: 'string', default: '/ip4/127.0.0.1/tcp/0' },
+    ...stackFlags,
     bitswap: { type: 'string', default: '1.2' },
   },
 })
-const fail = (why) => {
-  process.stderr.write(`${why}\n`)
-  process.exit(1)
-}
-const security = { noise, tls }[flags.security] ?? fail(`no such security: ${flags.security}`)
-if (flags.muxer !== 'yamux') fail(`no such muxer: ${flags.muxer}`)
 // Helia opens its streams as 1.2.0 whatever it is told, so it can't be held to an older version.
-if (!['1.2', 'none'].includes(flags.bitswap)) fail(`no such bitswap version: ${flags.bitswap}`)
-
-const many = 1_000_000
-const options = (listen) => ({
-  addresses: { listen },
-  transports: [tcp()],
-  connectionEncrypters: [security()],
-  streamMuxers: [yamux({ maxInboundStreams: many, maxOutboundStreams: many, maxEarlyStreams: many })],
-  connectionManager: {
-    maxConnections: many,
-    maxIncomingPendingConnections: many,
-    inboundConnectionThreshold: Infinity,
-    reconnectRetries: 0,
-  },
-  connectionMonitor: { enabled: false },
-  connectionGater: { denyDialMultiaddr: () => false },
-  nodeInfo: { userAgent: 'rhiza-lab-js' },
-  services: { identify: identify(), identifyPush: identifyPush(), ping: ping() },
-})
+if (!['1.2', 'none'].includes(flags.bitswap)) throw new Error(`no such bitswap version: ${flags.bitswap}`)
+const options = await stackOptions(flags, flags.listen)
 
 // Without bitswap this is js-libp2p alone, and Helia is not even loaded.
 const bare = flags.bitswap === 'none'
 const started = bare
-  ? { node: await createLibp2p(options([flags.listen])), commands: {} }
-  : await (await import('./exchange.js')).startHelia(options([flags.listen]))
+  ? { node: await createLibp2p(options), commands: {} }
+  : await (await import('./exchange.js')).startHelia(options)
 const { node } = started
 await serve(node)
 
-const commands = { ...streamCommands(node, () => createLibp2p(options([]))), ...started.commands }
+const commands = {
+  ...streamCommands(node, async () => createLibp2p(await stackOptions(flags, []))),
+  ...started.commands,
+}
 const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`)
 
 async function run({ id, cmd, ...params }) {
