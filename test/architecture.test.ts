@@ -16,7 +16,7 @@ const impure =
 
 /** The only files that may import node: modules. Portable files reach them through package.json `imports` alone. */
 const nodeOnly =
-  /^(cli\/|crypto\/native\.ts|transport\/(tcp|default-node)\.ts|store\/(disk-blocks|durable|lanes|repo)\.ts|peer\/identity\.ts|unixfs\/export-disk\.ts|stream-node\.ts)/
+  /^(cli\/|crypto\/native\.ts|transport\/(tcp|system|default-node|websocket\/node-.*)\.ts|store\/(disk-blocks|durable|lanes|repo)\.ts|peer\/identity\.ts|unixfs\/export-disk\.ts|stream-node\.ts)/
 
 /** Ground floor, then parts and machines, then adapters, then what wires them together. */
 function layer(file: string): 0 | 1 | 2 | 3 {
@@ -26,7 +26,7 @@ function layer(file: string): 0 | 1 | 2 | 3 {
     return 3
   if (/^(crypto\/.*|[a-z0-9-]+\.ts)$/.test(file) && !/^(multiaddr|host)\.ts$/.test(file)) return 0
   if (pure.test(file) || /^(peer|ipld|store|multiaddr)\/|^(multiaddr|host)\.ts$/.test(file)) return 1
-  if (/^(transport\/transport|security\/security)\.ts$/.test(file)) return 1
+  if (/^(transport\/(transport|system)|security\/security)\.ts$/.test(file)) return 1
   return 2
 }
 

@@ -4,14 +4,14 @@
  * Left out: port reuse for dialling (Node cannot), keep-alive probes (the muxer pings).
  */
 import net from 'node:net'
-import { networkInterfaces } from 'node:os'
 import { deadline } from '../deadline.ts'
 import { systemEnv, type Env } from '../env.ts'
-import { ClosedError, UnavailableError, asError, type Attempt, type CloseInfo } from '../errors.ts'
+import { ClosedError, UnavailableError, asError, type CloseInfo } from '../errors.ts'
 import { deferred, quiet, rejected } from '../inbox.ts'
 import { fromHostPort, hostPort, type HostPort, type Multiaddr } from '../multiaddr.ts'
 import { release, worthReleasing } from '../release.ts'
 import { WireStream, type Wire, type WireSink } from '../wire.ts'
+import { broken, explain, listenProblems, reachable, unreachable } from './system.ts'
 import type { Listener, RawConnection, Transport, TransportConnection } from './transport.ts'
 
 export interface TcpOptions {
@@ -31,14 +31,6 @@ const defaults = {
 } satisfies Omit<Required<TcpOptions>, 'env'>
 
 type Options = typeof defaults & { env: Env }
-
-const errno = (error: Error): string => ('code' in error && typeof error.code === 'string' ? error.code : '')
-
-/** What ended an open connection: the peer for a reset, otherwise the network between us. */
-function broken(error: Error): ClosedError {
-  const by = ['ECONNRESET', 'EPIPE', 'ECONNABORTED'].includes(errno(error)) ? 'remote' : 'transport'
-  return new ClosedError('connection lost', { by, code: 0, reason: error }, 'reset')
-}
 
 /** A Wire right on a socket: bytes reach the sink in the call stack of the socket's read. */
 export class SocketWire implements Wire {
@@ -202,46 +194,6 @@ function target(addr: Multiaddr): HostPort | undefined {
   return at?.network === 'tcp' && size === (at.host.includes('%') ? 3 : 2) ? at : undefined
 }
 
-const dialProblems: Readonly<Record<string, string>> = {
-  ECONNREFUSED: 'connection refused: nothing listens there; check the port and that the peer runs',
-  ECONNRESET: 'connection reset: something there accepts and hangs up; check the port',
-  ETIMEDOUT: 'no answer: the host is down or a firewall drops the packets',
-  EHOSTUNREACH: 'no route to the host; check the address and the network',
-  ENETUNREACH: 'no route to that network from here; try an address of the other IP version',
-  EADDRNOTAVAIL: 'this machine has no address or no free port to dial from',
-  EINVAL: 'the system refuses this address; a link-local one needs its zone: /ip6zone/eth0/ip6/...',
-  EACCES: 'the system forbids it; a firewall or sandbox is in the way',
-  EPERM: 'the system forbids it; a firewall or sandbox is in the way',
-  ENOTFOUND: 'the name does not exist; check its spelling',
-  EAI_AGAIN: 'the name server does not answer; check the network',
-  EMFILE: 'too many open files; raise `ulimit -n` or lower the number of connections',
-}
-
-const listenProblems: Readonly<Record<string, string>> = {
-  EADDRINUSE: 'another program listens there; stop it, or choose another port (/tcp/0 takes a free one)',
-  EADDRNOTAVAIL: 'no interface of this machine has that address; choose one of its own, or /ip4/0.0.0.0 for all',
-  EACCES: 'not permitted; ports below 1024 need rights that this user does not have: choose a higher one',
-  EAFNOSUPPORT: 'this machine does not speak that IP version; choose an address of the other one',
-  EINVAL: 'the system refuses this address; a link-local one needs its zone: /ip6zone/eth0/ip6/...',
-}
-
-const explain = (error: Error, problems: Readonly<Record<string, string>>): string =>
-  problems[errno(error)] ?? error.message
-
-function unreachable(addr: Multiaddr, thrown: Error): UnavailableError {
-  // A name with several addresses fails with one error for each.
-  const errors: Error[] = thrown instanceof AggregateError ? thrown.errors.map(asError) : [thrown]
-  const [first = thrown] = errors
-  if (errors.length === 1) {
-    return new UnavailableError('unreachable', `cannot reach ${addr}: ${explain(first, dialProblems)}`)
-  }
-  const tried = errors.map((error): Attempt => {
-    const { address, port } = error as { address?: string; port?: number }
-    return { what: `${address ?? addr} port ${port ?? '?'}`, reason: explain(error, dialProblems) }
-  })
-  return new UnavailableError('unreachable', `cannot reach ${addr}`, tried)
-}
-
 const families = { 4: 4, 6: 6, dns: 0, dns4: 4, dns6: 6 } as const
 
 async function dial(addr: Multiaddr, outer: AbortSignal, options: Options): Promise<RawConnection> {
@@ -272,15 +224,6 @@ async function dial(addr: Multiaddr, outer: AbortSignal, options: Options): Prom
     bound.done()
     signal.removeEventListener('abort', cut)
   }
-}
-
-/** The addresses at which peers may find a socket bound to `host`; link-local ones mean nothing on another machine. */
-function reachable(host: string, family: string, port: number): Multiaddr[] {
-  if (host !== '0.0.0.0' && host !== '::') return [fromHostPort(host, port)]
-  return Object.values(networkInterfaces())
-    .flatMap((addresses) => addresses ?? [])
-    .filter((a) => a.family === family && !a.address.startsWith('fe80:'))
-    .map((a) => fromHostPort(a.address, port))
 }
 
 async function listen(
