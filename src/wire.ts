@@ -53,6 +53,17 @@ export interface Wire {
   abort(reason?: Error): void
   /** Never rejects. Both directions are done and nothing is held open. */
   readonly closed: Promise<CloseInfo>
+  /**
+   * Before start(), where the wire lies right on a socket of the platform: gives it away, for TLS only. Nothing but
+   * abort() and `closed` works afterwards. Undefined where there is none, or an end has come: the wire then goes on.
+   */
+  detachSocket?(): BareSocket | undefined
+}
+
+/** A socket (a net.Socket on Node) and what was read from it too early. */
+export interface BareSocket {
+  readonly socket: object
+  readonly unread: readonly Uint8Array[]
 }
 
 /** `wire` with another way to start it. */
@@ -68,16 +79,22 @@ function restarted(wire: Wire, start: (sink: WireSink) => void): Wire {
     closeWrite: () => wire.closeWrite(),
     abort: (reason) => wire.abort(reason),
     closed: wire.closed,
+    detachSocket: () => wire.detachSocket?.(),
   }
 }
 
 /** `wire` with `bytes`, which were read from it too early, before everything else. */
 export function startBehind(wire: Wire, bytes: Uint8Array): Wire {
-  return restarted(wire, (sink) => {
+  const behind = restarted(wire, (sink) => {
     const more = sink.data(bytes)
     wire.start(sink)
     if (!more) wire.pause()
   })
+  behind.detachSocket = () => {
+    const bare = wire.detachSocket?.()
+    return bare && { socket: bare.socket, unread: [bytes, ...bare.unread] }
+  }
+  return behind
 }
 
 /** Whether `info` is a clean end: both FINs, nothing lost. */
@@ -200,6 +217,10 @@ export class WireStream implements Stream {
       else if (!more) wire.pause()
       else if (this.#paused) wire.resume()
     })
+    detached.detachSocket = () => {
+      const bare = this.#gone === undefined && !this.#inbox.ended ? wire.detachSocket?.() : undefined
+      return bare && { socket: bare.socket, unread: [...this.#inbox.drain(), ...bare.unread] }
+    }
     detached.abort = (reason) => {
       aborted = true
       this.#sink = undefined

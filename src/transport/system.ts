@@ -3,16 +3,11 @@
  * a remedy, and the addresses behind a wildcard. Node only.
  */
 import { networkInterfaces } from 'node:os'
-import { ClosedError, UnavailableError, asError, type Attempt } from '../errors.ts'
+import { UnavailableError, asError, type Attempt } from '../errors.ts'
 import { fromHostPort, type Multiaddr } from '../multiaddr.ts'
+import { errno } from '../socket-wire.ts'
 
-export const errno = (error: Error): string => ('code' in error && typeof error.code === 'string' ? error.code : '')
-
-/** What ended an open connection: the peer for a reset, otherwise the network between us. */
-export function broken(error: Error): ClosedError {
-  const by = ['ECONNRESET', 'EPIPE', 'ECONNABORTED'].includes(errno(error)) ? 'remote' : 'transport'
-  return new ClosedError('connection lost', { by, code: 0, reason: error }, 'reset')
-}
+export { broken, errno } from '../socket-wire.ts'
 
 export const dialProblems: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'connection refused: nothing listens there; check the port and that the peer runs',

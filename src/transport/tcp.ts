@@ -6,13 +6,15 @@
 import net from 'node:net'
 import { deadline } from '../deadline.ts'
 import { systemEnv, type Env } from '../env.ts'
-import { ClosedError, UnavailableError, asError, type CloseInfo } from '../errors.ts'
-import { deferred, quiet, rejected } from '../inbox.ts'
+import { UnavailableError, asError } from '../errors.ts'
+import { deferred } from '../inbox.ts'
 import { fromHostPort, hostPort, type HostPort, type Multiaddr } from '../multiaddr.ts'
-import { release, worthReleasing } from '../release.ts'
-import { WireStream, type Wire, type WireSink } from '../wire.ts'
-import { broken, explain, listenProblems, reachable, unreachable } from './system.ts'
+import { SocketWire, socketHighWaterBytes } from '../socket-wire.ts'
+import { WireStream } from '../wire.ts'
+import { explain, listenProblems, reachable, unreachable } from './system.ts'
 import type { Listener, RawConnection, Transport, TransportConnection } from './transport.ts'
+
+export { SocketWire } from '../socket-wire.ts'
 
 export interface TcpOptions {
   env?: Env
@@ -26,153 +28,11 @@ export interface TcpOptions {
 
 const defaults = {
   dialTimeoutMs: 15_000,
-  highWaterBytes: 256 * 1024,
+  highWaterBytes: socketHighWaterBytes,
   backlog: 511,
 } satisfies Omit<Required<TcpOptions>, 'env'>
 
 type Options = typeof defaults & { env: Env }
-
-/** A Wire right on a socket: bytes reach the sink in the call stack of the socket's read. */
-export class SocketWire implements Wire {
-  readonly #socket: net.Socket
-  readonly #highWaterBytes: number
-  #sink: WireSink | undefined
-  /** put() said that there is no room: the sink waits to hear of it. */
-  #full = false
-  #paused = false
-  #ended = false
-  #over = false
-  #closing: Promise<void> | undefined
-  #info: CloseInfo | undefined
-  readonly #closed = deferred<CloseInfo>()
-
-  /** Takes over a connected socket that was made with allowHalfOpen. */
-  constructor(socket: net.Socket, highWaterBytes: number = defaults.highWaterBytes) {
-    this.#socket = socket
-    this.#highWaterBytes = highWaterBytes
-    socket.on('error', (error) => this.#fail(broken(error)))
-    socket.on('close', () => {
-      if (!this.#over && !(this.#ended && socket.writableFinished)) this.#fail(broken(new Error('socket closed')))
-      this.#over = true
-      this.#sink = undefined
-      this.#closed.resolve(this.#info ?? { by: 'local', code: 0 })
-    })
-  }
-
-  get closed(): Promise<CloseInfo> {
-    return this.#closed.promise
-  }
-
-  get room(): number {
-    return this.#over || this.#closing !== undefined ? 0 : this.#highWaterBytes - this.#socket.writableLength
-  }
-
-  start(sink: WireSink): void {
-    this.#sink = sink
-    const socket = this.#socket
-    if (this.#over) {
-      const reason = this.#info?.reason
-      if (reason !== undefined && this.#info?.by !== 'local') queueMicrotask(() => sink.end(reason))
-      return
-    }
-    socket.on('drain', () => this.#drained())
-    socket.on('end', () => this.#end())
-    socket.on('data', (bytes: Buffer) => this.#data(bytes))
-    if (!this.#paused) socket.resume()
-  }
-
-  #data({ buffer, byteOffset, length }: Buffer): void {
-    try {
-      if (this.#sink?.data(new Uint8Array(buffer, byteOffset, length)) === false) this.pause()
-    } catch (error) {
-      // A defect above costs this connection, not the process.
-      const reason = asError(error)
-      const sink = this.#sink
-      this.abort(reason)
-      sink?.end(reason)
-    }
-  }
-
-  #end(): void {
-    if (this.#over || this.#ended) return
-    this.#ended = true
-    if (this.#closing === undefined) this.#info = { by: 'remote', code: 0 }
-    this.#sink?.end()
-  }
-
-  #drained(): void {
-    if (!this.#full || this.room <= 0) return
-    this.#full = false
-    this.#sink?.onRoom()
-  }
-
-  #fail(reason: ClosedError): void {
-    if (this.#over) return
-    this.#over = true
-    this.#info = { ...reason.info, reason }
-    const sink = this.#sink
-    this.#sink = undefined
-    if (!this.#ended) sink?.end(reason)
-  }
-
-  put(chunks: Uint8Array[], forgotten = false): boolean {
-    if (this.#over || this.#closing !== undefined) return false
-    const socket = this.#socket
-    const corked = chunks.length > 1
-    if (corked) socket.cork()
-    for (const chunk of chunks) {
-      if (chunk.length === 0) continue
-      // A write that failed may still be under way.
-      if (!forgotten || chunk.length < worthReleasing) socket.write(chunk)
-      else
-        socket.write(chunk, (error) => {
-          if (!error) release(chunk)
-        })
-    }
-    if (corked) socket.uncork()
-    this.#full = socket.writableLength >= this.#highWaterBytes
-    return !this.#full
-  }
-
-  pause(): void {
-    this.#paused = true
-    this.#socket.pause()
-  }
-
-  resume(): void {
-    this.#paused = false
-    // Before start() nobody listens: what flowed then would be lost.
-    if (this.#sink !== undefined) this.#socket.resume()
-  }
-
-  closeWrite(): Promise<void> {
-    if (this.#closing !== undefined) return this.#closing
-    if (this.#over) return rejected(this.#gone())
-    const done = deferred<void>()
-    this.#closing = quiet(done.promise)
-    if (!this.#ended) this.#info = { by: 'local', code: 0 }
-    // At the end of a destroyed socket the callback gets an error: the FIN never left.
-    this.#socket.end((error?: Error | null) => (error ? done.reject(this.#gone()) : done.resolve()))
-    return done.promise
-  }
-
-  #gone(): ClosedError {
-    const info = this.#info ?? { by: 'local', code: 0 }
-    return info.reason instanceof ClosedError ? info.reason : new ClosedError('connection is closed', info)
-  }
-
-  abort(reason?: Error): void {
-    if (this.#over) return
-    this.#over = true
-    this.#sink = undefined
-    this.#info = { by: 'local', code: 0, ...(reason && { reason }) }
-    // A bare close looks like a clean end to the peer; only where all has left and the FIN follows is it right. There a
-    // reset would fail (libuv refuses it while it shuts down), and Node would never close the descriptor.
-    const { writableEnded, writableLength } = this.#socket
-    if (writableEnded && writableLength === 0) this.#socket.destroy()
-    else this.#socket.resetAndDestroy()
-  }
-}
 
 /** Undefined where the socket is gone already and has no addresses any more. */
 function connection(socket: net.Socket, highWaterBytes: number): RawConnection | undefined {
