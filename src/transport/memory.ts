@@ -3,7 +3,7 @@
  * Time comes from env, so a network on a FakeClock runs in virtual time. Bytes arrive in a later turn, as on a socket.
  */
 import { byteLength } from '../bytes.ts'
-import { sleep } from '../deadline.ts'
+import { raceAbort, sleep } from '../deadline.ts'
 import { systemEnv, type Env, type Timer } from '../env.ts'
 import { ClosedError, UnavailableError, asError, type CloseInfo } from '../errors.ts'
 import { deferred, rejected } from '../inbox.ts'
@@ -15,25 +15,58 @@ export interface LinkOptions {
   env?: Env
   /** One way, in milliseconds of env's clock. Default 0: the next turn. */
   latencyMs?: number
+  /** Each way. Default: without limit. */
+  bytesPerSecond?: number
   /** Chance from 0 to 1 that a write is lost and sent again: it and all behind it come `retransmitMs` later. Default 0. */
   lossRate?: number
   /** Default 200, TCP's least retransmission timeout on Linux. */
   retransmitMs?: number
-  /** Bytes that may be under way or wait unread in each direction. Default 256 KiB. */
+  /** Bytes that may be under way or wait unread in each direction: give a long fast link more. Default 256 KiB. */
   highWaterBytes?: number
   /** Bytes arrive in pieces of at most this many, however they were written. Default: as they were written. */
   pieceBytes?: number
+  /** A road that can be closed and opened again; default: always open. */
+  road?: Road
+}
+
+/**
+ * While a road is closed nothing arrives, no reset and no answer to a dial either: whoever waits is not told. What was
+ * sent comes once it is open again, as TCP sends again what was lost.
+ */
+export class Road {
+  #waiting: (() => void)[] = []
+  #open = true
+
+  get open(): boolean {
+    return this.#open
+  }
+
+  set open(open: boolean) {
+    this.#open = open
+    if (open) for (const go of this.#waiting.splice(0)) go()
+  }
+
+  /** Calls `go` as soon as the road is open, at once if it is. */
+  whenOpen(go: () => void): void {
+    if (this.#open) go()
+    else this.#waiting.push(go)
+  }
 }
 
 const defaults = {
   latencyMs: 0,
+  bytesPerSecond: Infinity,
   lossRate: 0,
   retransmitMs: 200,
   highWaterBytes: 256 * 1024,
   pieceBytes: Infinity,
-} satisfies Omit<Required<LinkOptions>, 'env'>
+} satisfies Omit<Required<LinkOptions>, 'env' | 'road'>
 
-type Link = typeof defaults & { env: Env }
+type Link = typeof defaults & { env: Env; road: Road }
+
+function linkOf(options: LinkOptions): Link {
+  return { env: systemEnv(), road: new Road(), ...defaults, ...options }
+}
 
 /** Something under way: bytes, or the FIN. */
 interface Arrival {
@@ -49,6 +82,8 @@ class MemoryWire implements Wire {
   #arrivals: Arrival[] = []
   #held = 0
   #lastAt = 0
+  /** When the link has sent what was put. */
+  #idleAt = 0
   #paused = false
   #scheduled = false
   #timer: Timer | undefined
@@ -86,17 +121,23 @@ class MemoryWire implements Wire {
     const other = this.#other
     if (other === undefined || this.#over || this.#finSent) return false
     if (byteLength(chunks) > 0) {
-      const at = this.#arrivalTime()
-      for (const bytes of chunks) if (bytes.length > 0) other.#arrive({ at, bytes })
+      const lostMs = this.#lossMs()
+      for (const bytes of chunks)
+        if (bytes.length > 0) other.#arrive({ at: this.#arrivalTime(bytes.length, lostMs), bytes })
     }
     this.#full = this.room <= 0
     return !this.#full
   }
 
-  #arrivalTime(): number {
-    const { env, latencyMs, lossRate, retransmitMs } = this.#link
-    const lost = lossRate > 0 && env.random.unit() < lossRate
-    this.#lastAt = Math.max(this.#lastAt, env.clock.now() + latencyMs + (lost ? retransmitMs : 0))
+  #lossMs(): number {
+    const { env, lossRate, retransmitMs } = this.#link
+    return lossRate > 0 && env.random.unit() < lossRate ? retransmitMs : 0
+  }
+
+  #arrivalTime(size: number, lostMs: number): number {
+    const { env, latencyMs, bytesPerSecond } = this.#link
+    this.#idleAt = Math.max(this.#idleAt, env.clock.now()) + (size / bytesPerSecond) * 1000
+    this.#lastAt = Math.max(this.#lastAt, this.#idleAt + latencyMs + lostMs)
     return this.#lastAt
   }
 
@@ -112,7 +153,11 @@ class MemoryWire implements Wire {
     const head = this.#arrivals[0]
     if (this.#failure === undefined && (this.#paused || head === undefined)) return
     this.#scheduled = true
-    const { env } = this.#link
+    const { env, road } = this.#link
+    if (!road.open) {
+      road.whenOpen(() => this.#deliver())
+      return
+    }
     const ms = (head?.at ?? 0) - env.clock.now()
     if (this.#failure !== undefined || ms <= 0) env.turn(() => this.#deliver())
     else this.#timer = env.clock.setTimer(ms, () => this.#deliver())
@@ -121,8 +166,9 @@ class MemoryWire implements Wire {
   #deliver(): void {
     this.#scheduled = false
     this.#timer = undefined
-    const now = this.#link.env.clock.now()
-    while (!this.#over && this.#failure === undefined && !this.#paused) {
+    const { env, road } = this.#link
+    const now = env.clock.now()
+    while (!this.#over && this.#failure === undefined && !this.#paused && road.open) {
       const head = this.#arrivals[0]
       if (head === undefined || head.at > now) break
       this.#take(head)
@@ -167,7 +213,7 @@ class MemoryWire implements Wire {
     if (!this.#finSent) {
       this.#finSent = true
       const other = this.#other
-      if (other !== undefined) other.#arrive({ at: this.#arrivalTime(), bytes: undefined })
+      if (other !== undefined) other.#arrive({ at: this.#arrivalTime(0, this.#lossMs()), bytes: undefined })
       this.#settle()
     }
     return Promise.resolve()
@@ -182,13 +228,14 @@ class MemoryWire implements Wire {
     if (this.#over) return
     this.#end({ by: 'local', code: 0, ...(reason && { reason }) })
     const other = this.#other
-    const { env, latencyMs } = this.#link
-    const tell = (): void => {
+    const { env, latencyMs, road } = this.#link
+    const told = (): void => {
       if (other === undefined || other.#over) return
       const error = new ClosedError('connection reset by the other end', { by: 'remote', code: 0 }, 'reset')
       if (other.#sink === undefined) other.#failure = error
       else other.#fail(error)
     }
+    const tell = (): void => road.whenOpen(told)
     if (latencyMs > 0) env.clock.setTimer(latencyMs, tell)
     else env.turn(tell)
   }
@@ -212,7 +259,7 @@ class MemoryWire implements Wire {
 
 /** Two Wires joined back to back. A reset overtakes what is under way; a FIN does not. */
 export function memoryWirePair(options: LinkOptions = {}): [Wire, Wire] {
-  const link = { env: systemEnv(), ...defaults, ...options }
+  const link = linkOf(options)
   const a = new MemoryWire(link)
   const b = new MemoryWire(link)
   MemoryWire.join(a, b)
@@ -229,14 +276,19 @@ type Accept = (connection: TransportConnection) => void
 
 /** Who can reach whom: nodes whose memory transports share one find each other by /memory/N. */
 export class MemoryNetwork {
-  readonly #link: Link
+  readonly #options: LinkOptions
+  readonly #between: ((from: string | undefined, to: bigint) => LinkOptions) | undefined
   readonly #listeners = new Map<bigint, { accept: Accept }>()
   /** Free numbers for listeners on port 0 and for dialling ends start where nobody writes them by hand. */
   #free = 1n << 32n
 
-  /** The options hold for every connection; `env` is the clock of them all. */
-  constructor(options: LinkOptions = {}) {
-    this.#link = { env: systemEnv(), ...defaults, ...options }
+  /**
+   * The options hold for every connection; `env` is the clock of them all. `between` says what is different on the way
+   * from a dialler (the name that its transport was made with) to a listener's number.
+   */
+  constructor(options: LinkOptions = {}, between?: (from: string | undefined, to: bigint) => LinkOptions) {
+    this.#options = options
+    this.#between = between
   }
 
   #number(): bigint {
@@ -246,19 +298,21 @@ export class MemoryNetwork {
   }
 
   /** Rejects with UnavailableError `unreachable` after a round trip when nobody listens there. */
-  async dial(addr: Multiaddr, signal: AbortSignal): Promise<RawConnection> {
+  async dial(addr: Multiaddr, signal: AbortSignal, from?: string): Promise<RawConnection> {
     signal.throwIfAborted()
     const number = port(addr)
     if (number === undefined) throw new UnavailableError('no-transport', `${addr} is not a /memory address`)
-    const { env, latencyMs } = this.#link
+    const link = linkOf({ ...this.#options, ...this.#between?.(from, number) })
+    const { env, latencyMs, road } = link
     // A round trip, as TCP takes: the listener hears of it half-way, we when its answer is back.
     if (latencyMs > 0) await sleep(env, latencyMs, signal)
+    if (!road.open) await raceAbort(new Promise<void>((resolve) => road.whenOpen(resolve)), signal)
     const listening = this.#listeners.get(number)
     if (listening === undefined) {
       if (latencyMs > 0) await sleep(env, latencyMs, signal)
       throw new UnavailableError('unreachable', `cannot reach ${addr}: nothing listens there`)
     }
-    const [ours, theirs] = memoryWirePair(this.#link)
+    const [ours, theirs] = memoryWirePair(link)
     const localAddr = multiaddr(`/memory/${this.#number()}`)
     const remoteAddr = multiaddr(`/memory/${number}`)
     const stream = new WireStream(theirs)
@@ -306,13 +360,16 @@ export class MemoryNetwork {
 
 let shared: MemoryNetwork | undefined
 
-/** The memory transport. Without a network: the one that all in this process share, without latency. */
-export function memory(network: MemoryNetwork = (shared ??= new MemoryNetwork())): Transport {
+/**
+ * The memory transport. Without a network: the one that all in this process share, without latency. `from` is what the
+ * network knows our dialling end by.
+ */
+export function memory(network: MemoryNetwork = (shared ??= new MemoryNetwork()), from?: string): Transport {
   return {
     name: 'memory',
     canDial: (addr) => port(addr) !== undefined && port(addr) !== 0n,
     canListen: (addr) => port(addr) !== undefined,
-    dial: (addr, { signal }) => network.dial(addr, signal),
+    dial: (addr, { signal }) => network.dial(addr, signal, from),
     listen: (addr, onConnection) => new Promise((resolve) => resolve(network.listen(addr, onConnection))),
   }
 }

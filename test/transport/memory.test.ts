@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { fakeEnv, settle } from '../../src/env.ts'
 import { UnavailableError } from '../../src/errors.ts'
 import { multiaddr } from '../../src/multiaddr.ts'
-import { MemoryNetwork, memory, memoryWirePair } from '../../src/transport/memory.ts'
+import { MemoryNetwork, Road, memory, memoryWirePair } from '../../src/transport/memory.ts'
 import type { TransportConnection } from '../../src/transport/transport.ts'
 import { record, until, wireTable } from '../wire-table.ts'
 
@@ -64,6 +64,45 @@ describe('a memory link with latency', () => {
     await env.clock.advance(10)
     expect(env.clock.waiting).toBe(0)
     await b.closed
+  })
+})
+
+describe('a closed road', () => {
+  it('holds bytes, FIN and resets until it is open again', async () => {
+    const env = fakeEnv()
+    const road = new Road()
+    const [a, b] = memoryWirePair({ env, latencyMs: 10, road })
+    const [ra, rb] = [record(a), record(b)]
+    a.put([new Uint8Array(3)])
+    road.open = false
+    await a.closeWrite()
+    await env.clock.advance(60_000)
+    expect([rb.size, rb.ends]).toEqual([0, []])
+    road.open = true
+    await settle()
+    expect([rb.size, rb.ends]).toEqual([3, [undefined]])
+    road.open = false
+    b.abort()
+    await env.clock.advance(60_000)
+    expect(ra.ends).toEqual([])
+    road.open = true
+    expect(ra.ends.length).toBe(1)
+    expect(env.clock.waiting).toBe(0)
+  })
+
+  it('keeps a dial waiting, which an abort ends', async () => {
+    const road = new Road()
+    const network = new MemoryNetwork({}, (from, to) => (from === 'cut off' && to === 7n ? { road } : {}))
+    const listener = network.listen(multiaddr('/memory/7'), () => {})
+    road.open = false
+    const controller = new AbortController()
+    const gone = new Error('gone')
+    const dial = memory(network, 'cut off').dial(multiaddr('/memory/7'), { signal: controller.signal })
+    const other = await memory(network, 'free').dial(multiaddr('/memory/7'), { signal: controller.signal })
+    expect(other.kind).toBe('raw')
+    controller.abort(gone)
+    await expect(dial).rejects.toBe(gone)
+    await listener.close()
   })
 })
 
