@@ -79,6 +79,23 @@ export function parseDuration(text: string): number {
   return ms
 }
 
+const sizeUnits: Readonly<Record<string, number>> = {
+  '': 1,
+  B: 1,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+  TiB: 2 ** 40,
+}
+
+/** Bytes of `1000`, `64KiB`, `1.5GiB`. */
+export function parseSize(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)([KMGT]iB|B|)$/.exec(text)
+  const bytes = match === null ? Number.NaN : Number(match[1]) * (sizeUnits[match[2] ?? ''] ?? Number.NaN)
+  if (Number.isSafeInteger(bytes)) return bytes
+  throw new UsageError(`${JSON.stringify(text)} is not a size: want 1000, 64KiB, 10MiB or 1GiB`)
+}
+
 /** `rhiza --repo DIR id` is `rhiza id --repo DIR`: options that hold everywhere may stand before the command, too. */
 export function commandFirst(argv: readonly string[]): string[] {
   let at = 0

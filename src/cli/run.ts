@@ -19,11 +19,12 @@ import { cat } from './commands/cat.ts'
 import { get } from './commands/get.ts'
 import { id } from './commands/id.ts'
 import { ls } from './commands/ls.ts'
+import { perf } from './commands/perf.ts'
 import { ping } from './commands/ping.ts'
 import { serve } from './commands/serve.ts'
 import { Output } from './output.ts'
 
-const commands: readonly Command[] = [id, add, cat, get, ls, serve, ping]
+const commands: readonly Command[] = [id, add, cat, get, ls, serve, ping, perf]
 
 /** From an interrupt to the end at the latest; a second interrupt ends at once. */
 const endWithinMs = 3_000

@@ -30,7 +30,7 @@ describe('rhiza', () => {
   it('explains itself and every command', async () => {
     const { code, stdout } = await rhiza(['--help'])
     expect(code).toBe(0)
-    for (const name of ['id', 'add', 'cat', 'get', 'ls', 'serve', 'ping']) {
+    for (const name of ['id', 'add', 'cat', 'get', 'ls', 'serve', 'ping', 'perf']) {
       expect(stdout).toContain(`  ${name} `)
       const help = await rhiza([name, '--help'])
       expect(help.code).toBe(0)
@@ -48,6 +48,9 @@ describe('rhiza', () => {
     [['add', '--profile', 'x', '.']],
     [['ping', 'nonsense']],
     [['ping', '/ip4/127.0.0.1/tcp/1', '--timeout', 'soon']],
+    [['perf', 'nonsense']],
+    [['perf', '/ip4/127.0.0.1/tcp/1', '--bytes', 'many']],
+    [['perf', '/ip4/127.0.0.1/tcp/1', '--bytes', '0']],
   ])('answers %j with one line and exit code 1', async (args) => {
     const { code, stdout, stderr } = await rhiza([...args, '--json'], { repo })
     expect(code).toBe(1)

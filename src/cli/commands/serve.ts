@@ -1,6 +1,7 @@
 import { networkInterfaces } from 'node:os'
 import { UnavailableError, errorCode } from '../../errors.ts'
 import { createKit, type Kit } from '../../kit/kit.ts'
+import { servePerf } from '../../protocols/perf.ts'
 import { openRepo, type Repo } from '../../store/repo.ts'
 import { listOf, stopTimeoutMs, type Command } from '../args.ts'
 
@@ -46,7 +47,7 @@ function untilAborted(signal: AbortSignal): Promise<void> {
 export const serve: Command = {
   name: 'serve',
   summary: 'run a node that serves the blocks of this repo until Ctrl-C',
-  usage: '[--listen MULTIADDR]...',
+  usage: '[--listen MULTIADDR]... [--perf]',
   more: [
     'While it runs, rhiza add on the same repo works and is served at once.',
     'With --json the first line is {"event":"listening","peerId":"...","addrs":["..."]}.',
@@ -58,6 +59,7 @@ export const serve: Command = {
       value: 'MULTIADDR',
       help: 'where to listen; repeatable (default all interfaces, TCP 4001 or the next free port)',
     },
+    perf: { type: 'boolean', help: 'let every peer measure with rhiza perf: it costs bandwidth' },
   },
   arity: [0, 0],
   async run({ options, out, repoPath, signal }) {
@@ -68,6 +70,7 @@ export const serve: Command = {
     try {
       const listen = listOf(options, 'listen')
       const kit = listen.length > 0 ? await startOn(repo, listen) : await startSomewhere(repo)
+      if (options['perf'] === true) servePerf(kit.node)
       const peerId = kit.node.peerId.toString()
       const addrs = kit.node.addrs().map(String)
       const text = [`peer id  ${peerId}`, ...addrs.map((a) => `address  ${a}`)].join('\n')
