@@ -8,6 +8,7 @@ import { createReadStream, readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { BufferedStream, createKit, createNode, type Kit, type Node, type Stream } from '../src/index.ts'
+import { perf, servePerf } from '../src/protocols/perf.ts'
 import { openRepo } from '../src/store/repo.ts'
 
 interface Request {
@@ -72,13 +73,7 @@ function serve(node: Node): void {
     await sendZeros(stream, count64(await new BufferedStream(stream).readExact(8)))
     await stream.closeWrite()
   })
-  node.handle('/perf/1.0.0', async (stream) => {
-    const framed = new BufferedStream(stream)
-    const count = count64(await framed.readExact(8))
-    while ((await framed.read()) !== null);
-    await sendZeros(stream, count)
-    await stream.closeWrite()
-  })
+  servePerf(node, { maxConcurrent: Infinity })
 }
 
 /** Runs `count` jobs, `parallel` at a time; resolves to the seconds it took. */
@@ -132,26 +127,12 @@ function commandsOf(node: Node, kit: Kit | undefined): Record<string, Command> {
     }),
     perf: async (request, signal) => {
       const { upload = 0, download = 0, writeSize = chunkBytes } = request
-      const stream = await node.newStream(to(request), '/perf/1.0.0', { signal })
-      let got = 0
-      let first: number | undefined
-      const start = performance.now()
-      const read = async (): Promise<void> => {
-        for (let chunk = await stream.read(); chunk !== null; chunk = await stream.read()) {
-          first ??= performance.now()
-          got += chunk.length
-        }
-      }
-      const write = async (): Promise<void> => {
-        await stream.write(u64(download))
-        await sendZeros(stream, upload, Math.min(writeSize, chunkBytes))
-        await stream.closeWrite()
-      }
-      await Promise.all([read(), write()])
-      const end = performance.now()
-      first ??= end
-      if (got !== download) throw new Error(`asked for ${download} bytes, got ${got}`)
-      return { uploadSeconds: (first - start) / 1000, downloadSeconds: (end - first) / 1000 }
+      const options = { uploadBytes: upload, downloadBytes: download, writeBytes: Math.min(writeSize, chunkBytes) }
+      // The benchmark warms up as it likes, and every kind of peer alike.
+      const reports = perf(node, to(request), { ...options, warmUpBytes: 0, progressMs: Infinity, signal })
+      const [result] = await Array.fromAsync(reports)
+      if (result?.type !== 'result') throw new Error('the measurement ended without a result')
+      return { uploadSeconds: result.upload.seconds, downloadSeconds: result.download.seconds }
     },
     streams: async (request, signal) => {
       const connection = await node.dial(to(request), { signal })
