@@ -17,6 +17,19 @@ wireTable('memory, in pieces of 7 bytes', () => {
 })
 
 describe('a memory link with latency', () => {
+  it('lets through what its rate allows, one write behind the other', async () => {
+    const env = fakeEnv()
+    const [a, b] = memoryWirePair({ env, latencyMs: 50, bytesPerSecond: 1000 })
+    const rb = record(b)
+    a.put([new Uint8Array(100), new Uint8Array(200)])
+    await env.clock.advance(149)
+    expect(rb.size).toBe(0)
+    await env.clock.advance(1)
+    expect(rb.size).toBe(100)
+    await env.clock.advance(200)
+    expect(rb.size).toBe(300)
+  })
+
   it('delivers when its clock says so, FIN and resets too', async () => {
     const env = fakeEnv()
     const [a, b] = memoryWirePair({ env, latencyMs: 50 })

@@ -19,7 +19,7 @@ export type SessionEvent<Owner> =
   /** open() may be tried again. */
   | { type: 'slot' }
   /** A stream of the peer that we reset at once. */
-  | { type: 'refused'; id: number; reason: Error }
+  | { type: 'refused'; id: number; code: number; reason: LimitError }
   | { type: 'rtt'; ms: number }
   /** The peer takes no new streams (code 0) or is leaving (any other). */
   | { type: 'goaway'; code: number }

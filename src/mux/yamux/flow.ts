@@ -38,6 +38,8 @@ export class ReceiveWindow {
   #credit = initialWindowBytes
   #unread = 0
   #taken = 0
+  /** When credit last left. */
+  grantedAt = -Infinity
 
   /** Bytes the peer may have under way or waiting at us. */
   get max(): number {

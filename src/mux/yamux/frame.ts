@@ -8,12 +8,6 @@ export const version = 0
 
 export const frameType = { data: 0, windowUpdate: 1, ping: 2, goAway: 3 } as const
 export const flag = { syn: 1, ack: 2, fin: 4, rst: 8 } as const
-/** §Go Away: what the spec names; any other u32 is an application's code. */
-export const goAwayCode = { normal: 0, protocolError: 1, internalError: 2 } as const
-
-/** Stream reset codes of go-libp2p (core/network/mux.go). */
-export const resetCode = { resourceLimit: 0x1002 } as const
-
 /** §Flow Control: every stream starts with this much credit, both ways. */
 export const initialWindowBytes = 256 * 1024
 export const maxU32 = 0xffff_ffff

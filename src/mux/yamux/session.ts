@@ -1,67 +1,35 @@
 /*
  * yamux/README.md r0 (libp2p specs), the state machine: bytes in, events out, chunks of one vectored write when pulled.
  * Commands are methods, so that the hot path makes no command objects; whoever calls one drains events and flushes.
- * Reset codes as go-yamux v5 has them. Left out: raising windows by measured round trips.
+ * What is judged and what becomes of a stream stands here; what leaves in sender.ts, windows in budget.ts.
  */
+import { connectionCode, streamCode, streamCodeOf } from '../../close-codes.ts'
 import type { Core } from '../../core.ts'
 import { LimitError, ProtocolError, type ErrorCode } from '../../errors.ts'
-import { Channel } from './channel.ts'
+import { ReceiveBudget } from './budget.ts'
+import type { Channel } from './channel.ts'
 import { FrameDecoder } from './decoder.ts'
 import { EventQueue, type SessionEvent } from './events.ts'
-import {
-  Packer,
-  flag,
-  frameType,
-  goAwayCode,
-  initialWindowBytes,
-  maxU32,
-  version,
-  type Header,
-  resetCode,
-} from './frame.ts'
-import { UsedIds } from './ids.ts'
+import { flag, frameType, initialWindowBytes, version, type Header } from './frame.ts'
 import { KeepAlive } from './keepalive.ts'
-import {
-  growAfterBytes,
-  maxPongs,
-  maxRefusals,
-  maxTransmitBytes,
-  sessionOptions,
-  type SessionOptions,
-} from './options.ts'
+import { maxPongs, maxRefusals, sessionOptions, type SessionOptions } from './options.ts'
 import { SendQuota } from './quota.ts'
-import { ReadyList } from './ready.ts'
+import { Sender } from './sender.ts'
+import { Streams } from './streams.ts'
 
 export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uint8Array[]> {
   readonly #options: Required<SessionOptions>
   #state: 'open' | 'closing' | 'over' = 'open'
 
-  readonly #channels = new Map<number, Channel<Owner>>()
-  /** Ours whose SYN has not left. */
-  readonly #unborn = new Set<Channel<Owner>>()
-  readonly #used: UsedIds
-  /** Lowest bit of the peer's ids. */
-  readonly #theirs: 0 | 1
-  #nextId: number
-  #inbound = 0
-  #backlog = 0
-  #unacked = 0
-  #slotWanted = false
+  readonly #streams: Streams<Owner>
   /** Code of the peer's Go Away. */
   remoteGoAway: number | undefined = undefined
 
-  // What is sent: sums, and the lists of those who have something to send.
+  readonly #sender: Sender<Owner>
   readonly #quota: SendQuota<Owner>
-  #controls: Channel<Owner>[] = []
-  readonly #ready = new ReadyList<Owner>()
-  #pongs: number[] = []
-  #refusals: number[] = []
-  #goAway: number | undefined
-  readonly #packer = new Packer()
+  readonly #budget: ReceiveBudget
 
-  // What is received: sums, and the frame under way.
-  #unread = 0
-  #windows = 0
+  // The frame under way.
   readonly #decoder = new FrameDecoder({
     frame: (header) => {
       this.#frame(header)
@@ -96,16 +64,24 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     firstId = role === 'initiator' ? 1 : 2,
   ) {
     this.#options = sessionOptions(options)
-    // §Streams: the dialler's ids are odd.
-    this.#theirs = role === 'initiator' ? 0 : 1
-    this.#nextId = firstId
-    this.#used = new UsedIds(role === 'initiator' ? 2 : 1)
+    this.#streams = new Streams(role, this.#options, firstId, () => this.#events.push({ type: 'slot' }))
     this.#heardAt = now
-    const { sendQueueBytes, maxQueuedBytes } = this.#options
+    this.#budget = new ReceiveBudget(this.#options)
+    const { sendQueueBytes, maxQueuedBytes, keepAliveMs, keepAliveTimeoutMs, maxFrameBytes } = this.#options
     this.#quota = new SendQuota(sendQueueBytes, maxQueuedBytes, (channel) =>
       this.#events.push({ type: 'writable', channel }),
     )
-    this.#keepAlive = new KeepAlive(this.#options.keepAliveMs, this.#options.keepAliveTimeoutMs, now)
+    this.#keepAlive = new KeepAlive(keepAliveMs, keepAliveTimeoutMs, now)
+    const parting = {
+      born: (channel: Channel<Owner>) => this.#streams.bear(channel),
+      sent: (channel: Channel<Owner>, size: number) => this.#quota.remove(channel, size),
+      credit: (channel: Channel<Owner>, at: number) => this.#credit(channel, at),
+      finished: (channel: Channel<Owner>) => {
+        this.#events.push({ type: 'finished', channel })
+        this.#finishedOneSide(channel)
+      },
+    }
+    this.#sender = new Sender(parting, this.#keepAlive, maxFrameBytes)
   }
 
   // --- events, time -------------------------------------------------------------------------------------------------
@@ -130,7 +106,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
       this.#closeAt = now + this.#options.closeTimeoutMs / 4
     }
     const dead = this.#keepAlive.tick(now, this.#heardAt)
-    if (dead !== undefined) this.#fail(dead, goAwayCode.internalError)
+    if (dead !== undefined) this.#fail(dead, connectionCode.yamuxInternalError)
   }
 
   // --- commands -----------------------------------------------------------------------------------------------------
@@ -139,37 +115,30 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   get refusal(): 'closed' | 'remote' | 'exhausted' | undefined {
     if (this.#state !== 'open') return 'closed'
     if (this.remoteGoAway !== undefined) return 'remote'
-    return this.#nextId + 2 * this.#unborn.size > maxU32 ? 'exhausted' : undefined
+    return this.#streams.exhausted ? 'exhausted' : undefined
   }
 
   /** A stream of ours; undefined: the ACK backlog is full, a `slot` event will come. Look at `refusal` first. */
   open(priority = 0): Channel<Owner> | undefined {
-    // §ACK backlog
-    if (this.#unacked >= this.#options.ackBacklog) {
-      this.#slotWanted = true
-      return undefined
-    }
-    this.#unacked++
-    const channel = new Channel<Owner>(0, true, 'syn-owed', priority)
-    this.#windows += initialWindowBytes
-    this.#unborn.add(channel)
-    this.#control(channel)
+    const channel = this.#streams.open(priority)
+    if (channel === undefined) return undefined
+    this.#budget.opened()
+    this.#sender.control(channel)
     return channel
   }
 
   /** Somebody took the peer's stream: the ACK may go. */
   accepted(channel: Channel<Owner>): void {
     if (channel.opening !== 'backlog') return
-    channel.opening = 'ack-owed'
-    this.#backlog--
-    if (channel.sending !== 'reset') this.#control(channel)
+    this.#streams.accept(channel)
+    if (channel.sending !== 'reset') this.#sender.control(channel)
   }
 
   /** Queues chunks, which are ours from now on. False: wait for `writable`. Only while `sending` is open. */
   write(channel: Channel<Owner>, chunks: readonly Uint8Array[]): boolean {
     const before = channel.queued
     for (const chunk of chunks) if (chunk.length > 0) channel.enqueue(chunk)
-    if (channel.queued > 0 && channel.sendWindow.available > 0) this.#ready.push(channel)
+    this.#sender.data(channel)
     return this.#quota.add(channel, channel.queued - before)
   }
 
@@ -177,7 +146,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   finish(channel: Channel<Owner>): void {
     if (channel.sending !== 'open') return
     channel.sending = 'finishing'
-    if (channel.queued === 0) this.#control(channel)
+    if (channel.queued === 0) this.#sender.control(channel)
   }
 
   /** The application has read `size` bytes: now, not before, they may become credit. */
@@ -185,13 +154,13 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     const { receiving, receiveWindow } = channel
     if (receiving === 'reset') return
     receiveWindow.take(size)
-    this.#unread -= size
+    this.#budget.unread -= size
     if (receiving === 'ended') {
       if (receiveWindow.unread === 0 && channel.over) this.#forget(channel)
       return
     }
-    if (receiving === 'open' && receiveWindow.taken >= growAfterBytes) this.#growWindow(channel)
-    if (receiveWindow.due) this.#control(channel)
+    if (receiving === 'open') this.#budget.growBulk(receiveWindow)
+    if (receiveWindow.due) this.#sender.control(channel)
   }
 
   /** The application reads no more; the caller reports what waits as taken. What still comes is credited at once. */
@@ -209,7 +178,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     this.#kill(channel)
     if (!born) return
     channel.resetCode = code
-    this.#control(channel)
+    this.#sender.control(channel)
   }
 
   /** Lets leave what is written, then resets what is open and says Go Away; `drained` when that is done. */
@@ -221,9 +190,8 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   }
 
   /** Every stream that is open, for the end. */
-  *live(): Generator<Channel<Owner>> {
-    yield* this.#unborn
-    yield* this.#channels.values()
+  live(): Iterable<Channel<Owner>> {
+    return this.#streams.all()
   }
 
   // --- receiving ----------------------------------------------------------------------------------------------------
@@ -260,10 +228,10 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
 
   #streamFrame({ type, flags, id, length }: Header): void {
     const isData = type === frameType.data
-    let channel = this.#channels.get(id)
+    let channel = this.#streams.get(id)
     if ((flags & flag.syn) !== 0) {
-      if ((id & 1) !== this.#theirs) return this.#violation('bad-frame', `SYN with id ${id} of our own parity`)
-      if (!this.#used.use(id)) return this.#violation('bad-frame', `SYN on stream ${id}, which was used before`)
+      const misuse = this.#streams.misuse(id)
+      if (misuse !== undefined) return this.#violation('bad-frame', misuse)
       if (isData && length > initialWindowBytes)
         return this.#violation('flow-control', `stream ${id} begins with ${length} bytes, at most 262144 allowed`)
       if ((flags & flag.rst) === 0) channel = this.#admit(id)
@@ -272,7 +240,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     if (isData && length > 0) {
       if (channel === undefined || rst) {
         // Late frames for streams that are gone are no fault, but no stream ever had more credit than this.
-        if (length > this.#options.maxStreamWindowBytes)
+        if (length > this.#budget.largest)
           return this.#violation('oversized', `${length} bytes for stream ${id}, which is not open`)
       } else if (channel.receiving === 'ended') {
         return this.#violation('bad-frame', `data on stream ${id} after its FIN`)
@@ -282,25 +250,21 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
           `stream ${id} sent ${length} bytes, its credit is ${channel.receiveWindow.credit}`,
         )
       } else {
-        this.#unread += length
-        if (this.#unread > this.#options.maxUnreadBytes) channel = this.#overfull(channel)
+        this.#budget.unread += length
+        if (this.#budget.unread > this.#options.maxUnreadBytes) channel = this.#overfull(channel)
       }
     }
     if (channel === undefined) {
       this.#body = undefined
       return
     }
-    // Whatever comes on it tells that the peer has it, also from those who forget the ACK.
-    if (channel.opening === 'syn-sent') {
-      channel.opening = 'established'
-      this.#freeSlot()
-    }
+    this.#streams.acknowledged(channel)
     if (rst) {
       this.#body = undefined
       this.#resetByPeer(channel, isData ? 0 : length)
       return
     }
-    if (!isData && length > 0 && !this.#credit(channel, length)) return
+    if (!isData && length > 0 && !this.#mayGrant(channel, length)) return
     const fin = (flags & flag.fin) !== 0
     if (!isData || length === 0) {
       if (fin) this.#finByPeer(channel)
@@ -312,45 +276,39 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
 
   /** A new stream of the peer, or undefined when it is refused. */
   #admit(id: number): Channel<Owner> | undefined {
-    const { acceptBacklog, maxInboundStreams } = this.#options
-    let reason: Error | undefined
-    if (this.#state === 'closing') reason = new LimitError('closing', 0, 1, 'the connection is closing')
-    else if (this.#backlog >= acceptBacklog) reason = new LimitError('acceptBacklog', acceptBacklog, this.#backlog + 1)
-    else if (this.#inbound >= maxInboundStreams)
-      reason = new LimitError('maxInboundStreams', maxInboundStreams, this.#inbound + 1)
-    if (reason === undefined) {
-      const channel = new Channel<Owner>(id, false, 'backlog', 0)
-      this.#channels.set(id, channel)
-      this.#inbound++
-      this.#backlog++
-      this.#windows += initialWindowBytes
-      this.#events.push({ type: 'open', channel })
-      return channel
+    const closing = this.#state === 'closing'
+    const admitted = closing ? new LimitError('closing', 0, 1, 'the connection is closing') : this.#streams.admit(id)
+    if (!(admitted instanceof LimitError)) {
+      this.#budget.opened()
+      this.#events.push({ type: 'open', channel: admitted })
+      return admitted
     }
-    if (this.#refusals.length >= maxRefusals) {
+    if (this.#sender.refusals >= maxRefusals) {
       this.#violation('bad-frame', `${maxRefusals} refused streams whose resets are not read`)
       return undefined
     }
-    this.#refusals.push(id)
-    this.#events.push({ type: 'refused', id, reason })
+    const code = closing ? streamCode.shutdown : streamCode.resourceLimitExceeded
+    this.#sender.refuse(id, code)
+    this.#events.push({ type: 'refused', id, code, reason: admitted })
     return undefined
   }
 
   #overfull(channel: Channel<Owner>): undefined {
     const { maxUnreadBytes } = this.#options
-    const reason = new LimitError('maxUnreadBytes', maxUnreadBytes, this.#unread)
-    this.reset(channel, resetCode.resourceLimit)
-    this.#events.push({ type: 'reset', channel, code: resetCode.resourceLimit, reason })
+    const reason = new LimitError('maxUnreadBytes', maxUnreadBytes, this.#budget.unread)
+    const code = streamCode.resourceLimitExceeded
+    this.reset(channel, code)
+    this.#events.push({ type: 'reset', channel, code, reason })
     return undefined
   }
 
   /** False when that was a violation. */
-  #credit(channel: Channel<Owner>, delta: number): boolean {
+  #mayGrant(channel: Channel<Owner>, delta: number): boolean {
     if (!channel.sendWindow.grant(delta)) {
       this.#violation('flow-control', `${delta} more bytes of credit on stream ${channel.id} pass 2^32-1`)
       return false
     }
-    if (channel.queued > 0) this.#ready.push(channel)
+    this.#sender.data(channel)
     return true
   }
 
@@ -376,20 +334,15 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     this.#events.push({ type: 'reset', channel, code })
   }
 
-  #freeSlot(): void {
-    this.#unacked--
-    if (!this.#slotWanted) return
-    this.#slotWanted = false
-    this.#events.push({ type: 'slot' })
-  }
-
   #ping({ flags, length }: Header): void {
     if ((flags & flag.ack) !== 0) {
       const ms = this.#keepAlive.reply(length, this.#heardAt)
-      if (ms !== undefined) this.#events.push({ type: 'rtt', ms })
+      if (ms === undefined) return
+      this.#budget.measured(ms)
+      this.#events.push({ type: 'rtt', ms })
     } else if ((flags & flag.syn) !== 0) {
-      if (this.#pongs.length >= maxPongs) this.#violation('bad-frame', `more than ${maxPongs} pings without a pause`)
-      else this.#pongs.push(length)
+      if (this.#sender.pongs >= maxPongs) this.#violation('bad-frame', `more than ${maxPongs} pings without a pause`)
+      else this.#sender.pong(length)
     }
   }
 
@@ -399,12 +352,12 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   }
 
   #violation(code: ErrorCode, message: string): void {
-    this.#fail(new ProtocolError(code, `yamux: ${message}`), goAwayCode.protocolError)
+    this.#fail(new ProtocolError(code, `yamux: ${message}`), connectionCode.yamuxProtocolError)
   }
 
   #fail(reason: Error, code: number): void {
     this.#end()
-    this.#goAway = code
+    this.#sender.goAway(code)
     this.#events.push({ type: 'failed', reason })
   }
 
@@ -412,12 +365,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   #end(): void {
     if (this.#state === 'closing') this.#events.push({ type: 'drained' })
     this.#state = 'over'
-    this.#controls = []
-    this.#ready.clear()
-    this.#pongs = []
-    this.#refusals = []
-    this.#keepAlive.owed = this.#keepAlive.rides = false
-    this.#goAway = undefined
+    this.#sender.clear()
   }
 
   // --- the life of a channel ----------------------------------------------------------------------------------------
@@ -443,154 +391,39 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   /** What waits to be read counts no more: nobody will. */
   #release(channel: Channel<Owner>): void {
     channel.receiving = 'reset'
-    this.#unread -= channel.receiveWindow.unread
+    this.#budget.unread -= channel.receiveWindow.unread
     this.#forget(channel)
   }
 
   #forget(channel: Channel<Owner>): void {
-    this.#windows -= channel.receiveWindow.max
-    if (channel.opening === 'syn-owed') this.#unborn.delete(channel)
-    else this.#channels.delete(channel.id)
-    if (channel.outbound) {
-      if (channel.opening !== 'established') this.#freeSlot()
-    } else {
-      this.#inbound--
-      if (channel.opening === 'backlog') this.#backlog--
-    }
-    channel.opening = 'established'
-  }
-
-  #growWindow(channel: Channel<Owner>): void {
-    const { receiveWindow } = channel
-    const { maxStreamWindowBytes, receiveBudgetBytes } = this.#options
-    const more = maxStreamWindowBytes - receiveWindow.max
-    if (more <= 0 || this.#windows + more > receiveBudgetBytes) return
-    this.#windows += more
-    receiveWindow.grow(maxStreamWindowBytes)
+    this.#budget.closed(channel.receiveWindow)
+    this.#streams.forget(channel)
   }
 
   // --- sending ------------------------------------------------------------------------------------------------------
-
-  #control(channel: Channel<Owner>): void {
-    if (channel.controlled) return
-    channel.controlled = true
-    this.#controls.push(channel)
-  }
 
   get #leaving(): boolean {
     return this.#state === 'closing' && (this.#quota.queued === 0 || this.#hurry)
   }
 
   get pending(): boolean {
-    return (
-      !this.#ready.empty ||
-      this.#controls.length > 0 ||
-      this.#pongs.length > 0 ||
-      this.#keepAlive.owed ||
-      this.#refusals.length > 0 ||
-      this.#goAway !== undefined ||
-      this.#leaving
-    )
+    return this.#sender.pending || this.#leaving
   }
 
-  /** May pass `room` by one frame and the control frames, which are bounded by the number of streams. */
   transmit(room: number, now: number): Uint8Array[] | undefined {
     if (!this.pending) return undefined
-    const out = this.#packer
-    out.begin()
-    for (const id of this.#pongs) out.header(frameType.ping, flag.ack, 0, id)
-    if (this.#pongs.length > 0) this.#pongs = []
-    const { owed, rides } = this.#keepAlive
-    if (owed || rides) out.header(frameType.ping, flag.syn, 0, this.#keepAlive.send(now))
-    for (const id of this.#refusals) out.header(frameType.windowUpdate, flag.rst, id, resetCode.resourceLimit)
-    if (this.#refusals.length > 0) this.#refusals = []
-    if (this.#controls.length > 0) {
-      const controls = this.#controls
-      this.#controls = []
-      for (const channel of controls) {
-        channel.controlled = false
-        this.#sendControl(channel)
-      }
-    }
-    const limit = Math.min(room, maxTransmitBytes)
-    while (out.size < limit) {
-      const channel = this.#ready.shift()
-      if (channel === undefined) break
-      this.#sendData(channel)
-    }
-    if (this.#leaving && this.#ready.empty) this.#sendFarewell()
-    else if (this.#goAway !== undefined) {
-      out.header(frameType.goAway, 0, 0, this.#goAway)
-      this.#goAway = undefined
-    }
-    const chunks = out.end()
+    const chunks = this.#sender.pull(room, now, () => {
+      if (!this.#leaving || !this.#sender.idle) return
+      this.#sender.farewell(this.#streams.born, streamCodeOf(this.#closeCode), this.#closeCode)
+      this.#end()
+    })
     return chunks.length === 0 ? undefined : chunks
   }
 
-  /** SYN or ACK, for the next frame of this stream, whatever it is. */
-  #openingFlags(channel: Channel<Owner>): number {
-    switch (channel.opening) {
-      case 'syn-owed':
-        channel.opening = 'syn-sent'
-        channel.id = this.#nextId
-        this.#nextId += 2
-        this.#unborn.delete(channel)
-        this.#channels.set(channel.id, channel)
-        return flag.syn
-      case 'ack-owed':
-        channel.opening = 'established'
-        return flag.ack
-      default:
-        return 0
-    }
-  }
-
-  #sendControl(channel: Channel<Owner>): void {
-    const out = this.#packer
-    if (channel.sending === 'reset') {
-      const code = channel.resetCode
-      if (code !== undefined) out.header(frameType.windowUpdate, flag.rst, channel.id, code)
-      return
-    }
+  #credit(channel: Channel<Owner>, now: number): number {
     const { receiving, receiveWindow } = channel
-    const credit = (receiving === 'open' || receiving === 'discarding') && receiveWindow.due ? receiveWindow.grant() : 0
-    const fin = channel.sending === 'finishing' && channel.queued === 0
-    const opens = channel.opening === 'syn-owed' || channel.opening === 'ack-owed'
-    // SYN and ACK ride on data that follows in this flush.
-    if (credit > 0 || (opens && !fin && !channel.ready))
-      out.header(frameType.windowUpdate, this.#openingFlags(channel), channel.id, credit)
-    if (fin) this.#sendFin(channel)
-  }
-
-  /** A frame of its own: js-libp2p drops data that shares a frame with FIN, and go-libp2p then resets. */
-  #sendFin(channel: Channel<Owner>): void {
-    const flags = flag.fin | this.#openingFlags(channel)
-    this.#packer.header(frameType.windowUpdate, flags, channel.id, 0)
-    channel.sending = 'finished'
-    this.#events.push({ type: 'finished', channel })
-    this.#finishedOneSide(channel)
-  }
-
-  /** One frame; what is left then waits behind the others. */
-  #sendData(channel: Channel<Owner>): void {
-    const size = Math.min(this.#options.maxFrameBytes, channel.queued, channel.sendWindow.available)
-    if (size === 0) return // it was reset meanwhile
-    const flags = this.#openingFlags(channel)
-    this.#packer.header(frameType.data, flags, channel.id, size)
-    channel.dequeue(size, this.#packer)
-    channel.sendWindow.consume(size)
-    if (channel.queued === 0) {
-      if (channel.sending === 'finishing') this.#sendFin(channel)
-    } else if (channel.sendWindow.available > 0) this.#ready.push(channel)
-    this.#quota.remove(channel, size)
-  }
-
-  #sendFarewell(): void {
-    const out = this.#packer
-    for (const channel of this.#channels.values()) {
-      if (!channel.over) out.header(frameType.windowUpdate, flag.rst, channel.id, this.#closeCode)
-    }
-    out.header(frameType.goAway, 0, 0, this.#closeCode)
-    this.#end()
+    if ((receiving !== 'open' && receiving !== 'discarding') || !receiveWindow.due) return 0
+    if (receiving === 'open') this.#budget.growFar(receiveWindow, now)
+    return receiveWindow.grant()
   }
 }
