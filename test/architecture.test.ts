@@ -10,22 +10,24 @@ const { dependencies } = JSON.parse(readFileSync(join(root, '../package.json'), 
 
 /** Wire codecs and machines: no promise, no platform, no clock of their own. */
 const pure =
-  /\/(wire|frame|decoder|flow|keepalive|symmetric|handshake|payload|records|wantlist|ledger|session|session-peer|negotiate)\.ts$|^mux\/yamux\/(?!yamux\.ts)/
+  /\/(wire|frame|decoder|flow|keepalive|symmetric|handshake|payload|records|observed|wantlist|ledger|session|session-peer|negotiate)\.ts$|^mux\/yamux\/(?!yamux\.ts)|^dht\/(key|wire|table|lookup)\.ts$/
 const impure =
   /\b(async|await|Promise|setTimeout|setInterval|setImmediate|queueMicrotask)\b|\bDate\.now|\bMath\.random|\bperformance\./
 
 /** The only files that may import node: modules. Portable files reach them through package.json `imports` alone. */
 const nodeOnly =
-  /^(cli\/|crypto\/native\.ts|transport\/(tcp|system|default-node|websocket\/node-.*)\.ts|store\/(disk-blocks|durable|lanes|repo)\.ts|peer\/identity\.ts|unixfs\/export-disk\.ts|stream-node\.ts|socket-wire\.ts)/
+  /^(cli\/|crypto\/native\.ts|transport\/(tcp|system|default-node|websocket\/node-.*)\.ts|store\/(disk-blocks|durable|lanes|repo)\.ts|peer\/identity\.ts|unixfs\/export-disk\.ts|stream-node\.ts|socket-wire\.ts|security\/(default-node|tls\/(alerts|credentials|duplex|tls))\.ts)/
 
 /** Ground floor, then parts and machines, then adapters, then what wires them together. */
 function layer(file: string): 0 | 1 | 2 | 3 {
   if (
-    /^(connection\/.*|dial\/.*|node|index|kit\/.*|cli\/.*|ui\/.*|transport\/default-(node|browser))(\.ts)?$/.test(file)
+    /^(connection\/.*|dial\/.*|node|index|kit\/.*|cli\/.*|ui\/.*|(transport|security)\/default-(node|browser))(\.ts)?$/.test(
+      file,
+    )
   )
     return 3
-  if (/^(crypto\/.*|[a-z0-9-]+\.ts)$/.test(file) && !/^(multiaddr|host)\.ts$/.test(file)) return 0
-  if (pure.test(file) || /^(peer|ipld|store|multiaddr)\/|^(multiaddr|host)\.ts$/.test(file)) return 1
+  if (/^(crypto\/.*|[a-z0-9-]+\.ts)$/.test(file) && !/^(multiaddr|host|addresses)\.ts$/.test(file)) return 0
+  if (pure.test(file) || /^(peer|ipld|store|multiaddr)\/|^(multiaddr|host|addresses)\.ts$/.test(file)) return 1
   if (/^(transport\/(transport|system)|security\/security)\.ts$/.test(file)) return 1
   return 2
 }
@@ -107,7 +109,7 @@ describe('architecture', () => {
 
   it.each([
     ['transport/relay/relay.ts', "import { x } from '../../protocols/relay/wire.ts'"],
-    ['transport/quic/quic.ts', "import { x } from '../../security/tls/tls.ts'"],
+    ['transport/quic/quic.ts', "import { x } from '../../security/tls/certificate.ts'"],
     ['host.ts', "import type { x } from './node.ts'"],
     ['mux/yamux/frame.ts', "// no async here\nimport { x } from '../../bytes.ts'\n/* Promise */"],
     ['transport/tcp.ts', "import net from 'node:net'"],

@@ -1,0 +1,213 @@
+/*
+ * An iterative lookup (libp2p kad-dht §Peer routing, as go-libp2p-kad-dht does it): of all peers heard of, the closest
+ * that were not asked yet are asked, alpha at a time, until the beta closest have answered or nobody is left. Then,
+ * where the k closest are wanted, those of them that were not asked are asked too.
+ * With several paths (S/Kademlia §4.4) each peer belongs to the path that heard of it first, so that an adversary on
+ * one path does not lead the others.
+ */
+import type { PeerId } from '../peer/id.ts'
+import { compareDistance, keyOfPeer, type Key } from './key.ts'
+
+export interface LookupOptions {
+  /** Results, and what one answer may name. Default 20. */
+  k?: number
+  /** Queries at a time, of all paths together. Default 10. */
+  alpha?: number
+  /** The closest so many must have answered. Default 3. */
+  beta?: number
+  /** Disjoint paths. Default 1. */
+  paths?: number
+  /** Ask all of the k closest before it ends, not only the beta closest. Default true. */
+  complete?: boolean
+  /** Queries in all: what an adversary who names ever new peers can make us do. Default 500. */
+  maxQueries?: number
+  /** Peers to remember; farther ones are forgotten first. Default 2,000. */
+  maxHeard?: number
+}
+
+const defaults = {
+  k: 20,
+  alpha: 10,
+  beta: 3,
+  paths: 1,
+  complete: true as boolean,
+  maxQueries: 500,
+  maxHeard: 2_000,
+} satisfies Required<LookupOptions>
+
+/** Heard: not asked yet. Waiting: asked. Queried: it answered. Unreachable: it did not. */
+export type PeerState = 'heard' | 'waiting' | 'queried' | 'unreachable'
+
+export interface LookupPeer {
+  readonly peer: PeerId
+  readonly key: Key
+  /** Who named it; undefined: our own routing table. */
+  readonly from: PeerId | undefined
+  /** Answers between us and it: 0 in our own table. */
+  readonly hops: number
+  state: PeerState
+}
+
+interface Path {
+  /** Closest first. */
+  readonly peers: LookupPeer[]
+  waiting: number
+}
+
+export type LookupEvent =
+  | { type: 'query'; peer: PeerId }
+  /** Nothing more will be asked. */
+  | { type: 'done'; reason: 'converged' | 'exhausted' | 'stopped' | 'too-many-queries' }
+
+export class Lookup {
+  readonly target: Key
+  readonly #options: typeof defaults
+  readonly #self: PeerId
+  readonly #paths: Path[]
+  readonly #known = new Map<string, { one: LookupPeer; path: Path }>()
+  readonly #events: LookupEvent[] = []
+  #queries = 0
+  #waiting = 0
+  #done = false
+
+  /** `seeds` are the peers of the routing table that are closest to `target`. */
+  constructor(self: PeerId, target: Key, seeds: readonly PeerId[], options: LookupOptions = {}) {
+    this.target = target
+    this.#self = self
+    this.#options = { ...defaults, ...options }
+    this.#paths = Array.from({ length: Math.max(1, this.#options.paths) }, () => ({ peers: [], waiting: 0 }))
+    // Dealt out in turn, so that each path starts near.
+    for (const [i, peer] of seeds.entries()) this.#hear(peer, undefined, 0, this.#paths[i % this.#paths.length] as Path)
+    this.#advance()
+  }
+
+  get queries(): number {
+    return this.#queries
+  }
+
+  get heard(): number {
+    return this.#known.size
+  }
+
+  /** Everybody heard of, the closest first. */
+  peers(): LookupPeer[] {
+    return this.#sorted(() => true)
+  }
+
+  /** What happened or is to be done since the last call. */
+  next(): LookupEvent | undefined {
+    return this.#events.shift()
+  }
+
+  /** The peer answered and named these. */
+  answered(peer: PeerId, closer: readonly PeerId[]): void {
+    const known = this.#settle(peer, 'queried')
+    if (known === undefined) return
+    const { k } = this.#options
+    const heard = closer.map((one) => ({ one, key: keyOfPeer(one) }))
+    // An answer has k peers; of one that has more only the k closest count.
+    const nearest = heard.length > k ? heard.toSorted((a, b) => compareDistance(this.target, a.key, b.key)) : heard
+    for (const { one, key } of nearest.slice(0, k)) this.#hear(one, peer, known.one.hops + 1, known.path, key)
+    this.#advance()
+  }
+
+  /** The peer could not be asked, or did not answer. */
+  failed(peer: PeerId): void {
+    if (this.#settle(peer, 'unreachable') !== undefined) this.#advance()
+  }
+
+  /** Enough is found. */
+  stop(): void {
+    this.#end('stopped')
+  }
+
+  /** The k closest that answered, the closest first. */
+  closest(): PeerId[] {
+    return this.#sorted(({ state }) => state === 'queried')
+      .slice(0, this.#options.k)
+      .map(({ peer }) => peer)
+  }
+
+  #sorted(which: (one: LookupPeer) => boolean): LookupPeer[] {
+    return [...this.#known.values()]
+      .map(({ one }) => one)
+      .filter(which)
+      .toSorted((a, b) => compareDistance(this.target, a.key, b.key))
+  }
+
+  #hear(peer: PeerId, from: PeerId | undefined, hops: number, path: Path, key: Key = keyOfPeer(peer)): void {
+    const text = peer.toString()
+    if (this.#known.has(text) || peer.equals(this.#self)) return
+    const one: LookupPeer = { peer, key, from, hops, state: 'heard' }
+    let at = path.peers.length
+    while (at > 0 && compareDistance(this.target, key, (path.peers[at - 1] as LookupPeer).key) < 0) at--
+    const { maxHeard } = this.#options
+    const max = Math.ceil(maxHeard / this.#paths.length)
+    if (at >= max) return
+    path.peers.splice(at, 0, one)
+    this.#known.set(text, { one, path })
+    if (path.peers.length <= max) return
+    const farthest = path.peers.findLastIndex(({ state }) => state === 'heard')
+    const [forgotten] = farthest < 0 ? [] : path.peers.splice(farthest, 1)
+    if (forgotten !== undefined) this.#known.delete(forgotten.peer.toString())
+  }
+
+  #settle(peer: PeerId, state: 'queried' | 'unreachable'): { one: LookupPeer; path: Path } | undefined {
+    const known = this.#known.get(peer.toString())
+    // Only who was asked can answer, and only once.
+    if (this.#done || known?.one.state !== 'waiting') return undefined
+    known.one.state = state
+    known.path.waiting--
+    this.#waiting--
+    return known
+  }
+
+  /** Asks whom it may, or ends. */
+  #advance(): void {
+    if (this.#done) return
+    const { alpha, maxQueries } = this.#options
+    const share = Math.max(1, Math.floor(alpha / this.#paths.length))
+    for (const path of this.#paths) {
+      for (;;) {
+        const one = this.#following(path)
+        if (one === undefined || path.waiting >= share) break
+        if (this.#queries >= maxQueries) {
+          if (this.#waiting === 0) this.#end('too-many-queries')
+          return
+        }
+        one.state = 'waiting'
+        path.waiting++
+        this.#waiting++
+        this.#queries++
+        this.#events.push({ type: 'query', peer: one.peer })
+      }
+    }
+    if (this.#waiting > 0) return
+    const starved = this.#paths.every(({ peers }) => peers.every(({ state }) => state !== 'heard'))
+    this.#end(starved ? 'exhausted' : 'converged')
+  }
+
+  /** Whom the path asks next; undefined when nobody needs to be asked until an answer comes, or at all. */
+  #following({ peers }: Path): LookupPeer | undefined {
+    const { beta, k, complete } = this.#options
+    let candidate: LookupPeer | undefined
+    let reachable = 0
+    let answered = 0
+    for (const one of peers) {
+      if (one.state === 'unreachable') continue
+      reachable++
+      if (one.state === 'queried') answered++
+      else if (one.state === 'heard') candidate ??= one
+      // Converged: the beta closest that can be reached have all answered.
+      if (reachable === beta && answered === beta && !complete) return undefined
+      if (reachable >= (complete ? k : Infinity)) break
+    }
+    return candidate
+  }
+
+  #end(reason: Extract<LookupEvent, { type: 'done' }>['reason']): void {
+    if (this.#done) return
+    this.#done = true
+    this.#events.push({ type: 'done', reason })
+  }
+}
