@@ -29,7 +29,15 @@ const root = resolve(import.meta.dirname, '..')
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Manifest
 const subpaths = Object.keys(manifest.exports).filter((path) => path !== './package.json')
 /** What touches sockets and disks when it is used; everything else must bundle for browsers. */
-const forNodeOnly = new Set(['./tcp', './stream-node', './unixfs/disk', './store/disk', './repo', './identity'])
+const forNodeOnly = new Set([
+  './tcp',
+  './stream-node',
+  './unixfs/disk',
+  './store/disk',
+  './records/sqlite',
+  './repo',
+  './identity',
+])
 const portable = subpaths.filter((path) => !forNodeOnly.has(path))
 /** The build runs on the pinned Node, whichever one the tests run on. */
 const pinned = join(root, 'node_modules', '.bin', 'node')
