@@ -1,6 +1,7 @@
-/* A browser has no transport of its own that listens; the ones that dial come by option. */
+/* A browser has no transport that listens; it dials by WebSocket. */
 import type { Transport } from './transport.ts'
+import { websocket } from './websocket/websocket.ts'
 
 export function defaultTransports(): Transport[] {
-  return []
+  return [websocket()]
 }
