@@ -1,0 +1,72 @@
+/* A Wire as the Duplex that node:tls runs over where there is no native socket. Node only. */
+import { Duplex } from 'node:stream'
+import { asError } from '../../errors.ts'
+import type { Wire } from '../../wire.ts'
+
+type Callback = (error?: Error | null) => void
+
+export class WireDuplex extends Duplex {
+  readonly #wire: Wire
+  #paused = false
+  /** Of a write that waits for room. */
+  #waiting: Callback | undefined
+
+  constructor(wire: Wire) {
+    // Destroyed by the TLSSocket over it: at both ends by itself it would come before the TLSSocket's own end.
+    super({ allowHalfOpen: true, autoDestroy: false })
+    this.#wire = wire
+    wire.start({
+      data: (bytes) => {
+        this.#paused = !this.push(bytes)
+        return !this.#paused
+      },
+      end: (reason) => {
+        if (reason === undefined) this.push(null)
+        else this.destroy(reason)
+      },
+      onRoom: () => this.#written(),
+    })
+    // After the peer's FIN nothing but this tells of an end.
+    void wire.closed.then(({ reason }) => this.#written(reason))
+  }
+
+  #written(error?: Error): void {
+    const waiting = this.#waiting
+    this.#waiting = undefined
+    waiting?.(error)
+  }
+
+  override _read(): void {
+    if (!this.#paused) return
+    this.#paused = false
+    this.#wire.resume()
+  }
+
+  override _write(chunk: Uint8Array, _encoding: BufferEncoding, callback: Callback): void {
+    this.#put([chunk], callback)
+  }
+
+  override _writev(chunks: { chunk: Uint8Array }[], callback: Callback): void {
+    this.#put(
+      chunks.map(({ chunk }) => chunk),
+      callback,
+    )
+  }
+
+  #put(chunks: Uint8Array[], callback: Callback): void {
+    if (this.#wire.put(chunks)) callback()
+    else this.#waiting = callback
+  }
+
+  override _final(callback: Callback): void {
+    this.#wire.closeWrite().then(
+      () => callback(),
+      (error: unknown) => callback(asError(error)),
+    )
+  }
+
+  override _destroy(error: Error | null, callback: Callback): void {
+    if (!this.readableEnded || !this.writableFinished) this.#wire.abort(error ?? undefined)
+    callback(error)
+  }
+}
