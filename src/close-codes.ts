@@ -3,6 +3,7 @@
  * conn.go; libp2p/specs #622, #623 are drafts with other numbers). The two lists are shifted by one: 0x1002 on a stream
  * is a resource limit, on a connection a rate limit. Applications choose theirs above 10,000.
  */
+import { ClosedError, LimitError, ProtocolError, errorCode, type CloseInfo } from './errors.ts'
 
 /** Codes that reset a stream. */
 export const streamCode = {
@@ -54,4 +55,29 @@ export function codeText(of: 'stream' | 'connection', code: number): string {
 /** What a stream is told when its connection ends with `code`: the same reason in the other list. */
 export function streamCodeOf(code: number): number {
   return code >= connectionCode.protocolNegotiationFailed && code <= connectionCode.codeOutOfRange ? code + 1 : code
+}
+
+/** The code of a connection that we end because of `reason`; 0 where there is none for it, as for a deadline. */
+export function codeOfConnection(reason: Error | undefined): number {
+  const negotiation = errorCode(reason) === 'bad-negotiation' || errorCode(reason) === 'no-protocol'
+  if (negotiation) return connectionCode.protocolNegotiationFailed
+  if (reason instanceof LimitError) return connectionCode.resourceLimitExceeded
+  if (reason instanceof ProtocolError) return reason.wireCode
+  if (reason instanceof ClosedError && reason.code === 'stopped') return connectionCode.shutdown
+  return connectionCode.noError
+}
+
+/** The code of a stream that we reset because of `reason`. */
+export function codeOfStream(reason: Error | undefined): number {
+  return streamCodeOf(codeOfConnection(reason))
+}
+
+const sides = { local: 'by us', remote: 'by the remote', transport: 'by the transport' } as const
+
+/** `stream reset by the remote: 0x1002 resource limit exceeded`, as the error that its readers and writers get. */
+export function endError(of: 'stream' | 'connection', info: CloseInfo): ClosedError {
+  const { by, code } = info
+  const what = `${of} ${of === 'stream' ? 'reset' : 'closed'} ${sides[by]}`
+  const text = code === 0 ? what : `${what}: ${codeText(of, code)}`
+  return new ClosedError(text, info, of === 'stream' || code !== 0 ? 'reset' : 'closed')
 }

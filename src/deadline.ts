@@ -10,6 +10,8 @@ export interface Bound {
   /** What takes that long: the TimeoutError's subject. */
   what: string
   signal?: AbortSignal | undefined
+  /** With which the stream is reset; default: the one for the reason. */
+  code?: number
 }
 
 /**
@@ -17,11 +19,11 @@ export interface Bound {
  * Rejects with TimeoutError, signal.reason or the work's own error.
  */
 export async function guard<T>(stream: Stream, bound: Bound, work: () => Promise<T>): Promise<T> {
-  const { env, timeoutMs, what, signal } = bound
+  const { env, timeoutMs, what, signal, code } = bound
   let cut: Error | undefined
   const end = (reason: Error): void => {
     cut ??= reason
-    stream.reset(0, reason)
+    stream.reset(code, reason)
   }
   const onAbort = (): void => end(asError(signal?.reason))
   if (signal?.aborted === true) onAbort()
@@ -32,7 +34,7 @@ export async function guard<T>(stream: Stream, bound: Bound, work: () => Promise
     if (cut !== undefined) throw cut
     return value
   } catch (error) {
-    stream.reset(0, asError(error))
+    stream.reset(code, asError(error))
     throw cut ?? error
   } finally {
     timer.cancel()

@@ -54,7 +54,7 @@ export type ErrorCode =
 /** What both sides of a wire may say about an end: who ended it, with which code, and why. */
 export interface CloseInfo {
   by: 'local' | 'remote' | 'transport'
-  /** u32 on the wires that carry one; 0 unless the application chose another. */
+  /** u32 on the wires that carry one; close-codes.ts names those that are not an application's own. 0: none. */
   code: number
   /** Always there when the peer or the transport cut something off; a clean end has none. */
   reason?: Error
@@ -69,7 +69,7 @@ class RhizaError extends Error {
   }
 }
 
-/** The peer broke the spec. `wireCode` is the close code that tells it so, where the wire has room for one. */
+/** The peer broke the spec. `wireCode` is the code that closes a connection because of it (close-codes.ts). */
 export class ProtocolError extends RhizaError {
   override readonly name = 'ProtocolError'
   readonly wireCode: number

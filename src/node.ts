@@ -3,6 +3,7 @@
  * createNode() wires the parts: handlers, connections, the way in, the way out, identify and ping.
  */
 import { capabilitiesOf, type Capabilities } from './capabilities.ts'
+import { connectionCode } from './close-codes.ts'
 import { Connections } from './connection/connections.ts'
 import type { Crypto } from './crypto/crypto.ts'
 import { raceAbort } from './deadline.ts'
@@ -177,7 +178,7 @@ class RhizaNode implements Node {
     const late = this.env.clock.setTimer(stopTimeoutMs, () => {
       for (const c of this.connections()) c.abort(0, new TimeoutError('closing a connection', stopTimeoutMs))
     })
-    await Promise.all(this.connections().map((c) => c.close()))
+    await Promise.all(this.connections().map((c) => c.close(connectionCode.shutdown)))
     late.cancel()
     this.#connections.stopping = false
     this.#started = false

@@ -26,7 +26,10 @@ export interface Stream extends AsyncIterable<Uint8Array> {
   closeWrite(): Promise<void>
   /** We read no more: what still comes is discarded (the wire says STOP_SENDING where it can). Writing goes on. */
   closeRead(code?: number): void
-  /** Both directions, at once. Idempotent. Pending reads and writes reject; `code` (u32) travels where the wire has room. */
+  /**
+   * Both directions, at once. Idempotent. Pending reads and writes reject; `code` (u32, close-codes.ts) travels where the
+   * wire has room; without one the peer gets the code for `reason`.
+   */
   reset(code?: number, reason?: Error): void
   /** Never rejects. Resolves when both directions are done. */
   readonly closed: Promise<CloseInfo>
@@ -50,7 +53,7 @@ export interface Muxer {
   datagrams?: Datagrams
   /** Tells the peer, lets what was written leave, then closes the connection. Streams still open are reset. */
   close(code?: number): Promise<void>
-  /** At once, without waiting for anything. */
+  /** At once, without waiting for anything; a `code` is told to the peer if it goes out within a second. */
   abort(code?: number, reason?: Error): void
   /** Never rejects. */
   readonly closed: Promise<CloseInfo>

@@ -2,6 +2,7 @@
  * What stands at the end of the upgrade: a Connection whose streams are negotiated.
  * Optimistic opening: when identify announced a protocol, header, proposal and first data leave as one write.
  */
+import { codeOfStream, streamCode } from '../close-codes.ts'
 import { guard } from '../deadline.ts'
 import { ClosedError, LimitError, UnavailableError, asError, type CloseInfo } from '../errors.ts'
 import type { Env } from '../env.ts'
@@ -54,7 +55,7 @@ class NegotiatedStream implements ProtocolStream {
   }
 
   async #readReply({ env, timeoutMs }: { env: Env; timeoutMs: number }): Promise<Uint8Array | null> {
-    const bound = { env, timeoutMs, what: `negotiating ${this.protocol}` }
+    const bound = { env, timeoutMs, what: `negotiating ${this.protocol}`, code: negotiationFailed }
     const { rest } = await guard(this.#stream, bound, async () => {
       if (this.#hello !== undefined) await this.write()
       return confirm(this.#stream, [this.protocol])
@@ -97,6 +98,7 @@ export interface ConnectionOptions {
 }
 
 const defaultMaxInboundStreams = 256
+const negotiationFailed = streamCode.protocolNegotiationFailed
 
 /** What a handler is told besides its stream. */
 class Context implements StreamContext {
@@ -229,7 +231,9 @@ export class UpgradedConnection implements Connection {
       return this.#track(new NegotiatedStream(stream, 'outbound', { protocol: known, rest: undefined }, hello))
     }
     const what = `negotiating ${ids.join(', ')} with ${this.peer}`
-    const selected = await guard(stream, { env, timeoutMs, what, signal }, () => select(stream, ids))
+    const selected = await guard(stream, { env, timeoutMs, what, signal, code: negotiationFailed }, () =>
+      select(stream, ids),
+    )
     return this.#track(new NegotiatedStream(stream, 'outbound', selected))
   }
 
@@ -247,7 +251,8 @@ export class UpgradedConnection implements Connection {
     const { env, negotiationTimeoutMs: timeoutMs, handlers } = this.#options
     try {
       const what = `negotiating a stream from ${this.peer}`
-      const selected = await guard(stream, { env, timeoutMs, what }, () => answer(stream, (id) => this.#serves(id)))
+      const bound = { env, timeoutMs, what, code: negotiationFailed }
+      const selected = await guard(stream, bound, () => answer(stream, (id) => this.#serves(id)))
       const { protocol } = selected
       const entry = handlers.find(protocol)
       const open = this.#inboundOf.get(protocol) ?? 0
@@ -263,7 +268,7 @@ export class UpgradedConnection implements Connection {
       await entry.handler(negotiated, new Context(this, negotiated))
     } catch (error) {
       const reason = asError(error)
-      stream.reset(reason instanceof LimitError ? 0x1002 : 0, reason)
+      stream.reset(codeOfStream(reason), reason)
       env.trace?.('connection.inbound-stream-failed', {
         peer: this.peer.toString(),
         connection: this.id,

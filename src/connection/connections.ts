@@ -3,6 +3,7 @@
  * dialled at once) both stay valid: new streams go to the best (direct before limited, then oldest), a spare closes
  * once it has long had no stream.
  */
+import { codeOfConnection, connectionCode } from '../close-codes.ts'
 import { UpgradedConnection } from './connection.ts'
 import type { Env, Timer } from '../env.ts'
 import { ClosedError, LimitError, ProtocolError } from '../errors.ts'
@@ -102,7 +103,9 @@ export class Connections {
     const list = this.#byPeer.get(key) ?? []
     const refusal = this.refusal() ?? this.#refusalOf(peer, list.length)
     if (refusal !== undefined) {
-      muxer.abort(0x1002, refusal)
+      muxer.abort(codeOfConnection(refusal), refusal)
+      // It may take a moment to say so.
+      void this.underWay(muxer.closed)
       throw refusal
     }
     const { negotiationTimeoutMs } = this.#options
@@ -157,7 +160,7 @@ export class Connections {
     const timer = this.#around.env.clock.setTimer(this.#options.spareGraceMs, () => {
       this.#spareTimers.delete(spare)
       if (this.best(spare.peer) === spare) return
-      if (spare.streams.length === 0 && spare.streamCount === seen) void spare.close(0x1004)
+      if (spare.streams.length === 0 && spare.streamCount === seen) void spare.close(connectionCode.supplanted)
       else this.#armSpare(spare)
     })
     this.#spareTimers.set(spare, timer)

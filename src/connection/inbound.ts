@@ -1,4 +1,5 @@
 /* Listening: what comes in is secured within its deadline and its limits, or refused with a reason that is traced. */
+import { codeOfConnection } from '../close-codes.ts'
 import type { Connections } from './connections.ts'
 import { deadline } from '../deadline.ts'
 import { LimitError, UnavailableError, asError } from '../errors.ts'
@@ -60,13 +61,14 @@ export class Inbound {
 
   async #accept(carrier: TransportConnection, transport: string): Promise<void> {
     const { env, timeoutMs } = this.#upgrade
-    const drop = (reason: Error): void => {
-      if (carrier.kind === 'raw') carrier.stream.reset(0, reason)
-      else carrier.muxer.abort(0x1002, reason)
+    const refused = (reason: Error): void =>
       env.trace?.('node.inbound-refused', { remoteAddr: carrier.remoteAddr.toString(), error: reason })
-    }
     const refusal = this.#connections.refusal()
-    if (refusal !== undefined) return drop(refusal)
+    if (refusal !== undefined) {
+      if (carrier.kind === 'raw') carrier.stream.reset(0, refusal)
+      else carrier.muxer.abort(codeOfConnection(refusal), refusal)
+      return refused(refusal)
+    }
     const controller = new AbortController()
     const host = hostOf(carrier.remoteAddr)
     const oldest = this.#pending.add(host, controller)
@@ -76,7 +78,8 @@ export class Inbound {
       const upgraded = await upgrade(carrier, 'responder', { ...this.#upgrade, signal: bound.signal })
       this.#connections.add(upgraded, carrier, 'inbound', transport)
     } catch (error) {
-      drop(asError(error))
+      // It is cut off already, with its code.
+      refused(asError(error))
     } finally {
       bound.done()
       this.#pending.delete(host, controller)

@@ -2,7 +2,9 @@
 import net from 'node:net'
 import { expect, it, vi } from 'vitest'
 import { concat, fromUtf8 } from '../../src/bytes.ts'
+import { connectionCode } from '../../src/close-codes.ts'
 import { UnavailableError, errorCode } from '../../src/errors.ts'
+import { frameType } from '../../src/mux/yamux/frame.ts'
 import { createNode } from '../../src/node.ts'
 import { generateKey, type PrivateKey } from '../../src/peer/keys.ts'
 import { encodeTokens, header } from '../../src/protocols/multistream/wire.ts'
@@ -113,8 +115,18 @@ it('a peer id that is not the one dialled', async () => {
 it('a peer that claims our own peer id', async () => {
   const key = generateKey()
   const v = await victim({ privateKey: key })
-  const port = await hostileListener((socket) => void acceptTunnel(socket, key).catch(() => {}))
+  const codes: number[] = []
+  const port = await hostileListener((socket) => {
+    void acceptTunnel(socket, key).then((stream) =>
+      alive(stream, ({ type, length }) => {
+        if (type === frameType.goAway) codes.push(length)
+      }),
+    )
+  })
   expect(errorCode(await failure(v.node.dial(at(port))))).toBe('wrong-peer')
+  // It is told why, and has a second to take it.
+  await expect.poll(() => codes, patience).toEqual([connectionCode.protocolViolation])
+  await v.clock.advance(1_000)
   await v.expectUnharmed()
 })
 

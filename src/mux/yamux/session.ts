@@ -189,6 +189,12 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     this.#closeAt = now + this.#options.closeTimeoutMs
   }
 
+  /** Nothing more is heard or sent but for a Go Away with `code`. */
+  abort(code: number): void {
+    this.#end()
+    this.#sender.goAway(code)
+  }
+
   /** Every stream that is open, for the end. */
   live(): Iterable<Channel<Owner>> {
     return this.#streams.all()

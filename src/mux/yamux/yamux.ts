@@ -2,6 +2,7 @@
  * yamux/README.md r0 (libp2p specs), `/yamux/1.0.0`: the adapter. Runs the session in the call stack of the wire and
  * gives out Streams. Nothing here waits: promises are only made for those who asked to wait.
  */
+import { codeOfStream, connectionCode, endError, streamCodeOf } from '../../close-codes.ts'
 import { ClosedError, ProtocolError, TimeoutError, UnavailableError, asError, type CloseInfo } from '../../errors.ts'
 import type { Env, Timer } from '../../env.ts'
 import { drive, type Drive } from '../../core.ts'
@@ -29,6 +30,22 @@ function rejectQuietly<T>(waiter: Deferred<T>, error: Error): Promise<T> {
 
 function rejected<T>(error: Error): Promise<T> {
   return rejectQuietly(deferred<T>(), error)
+}
+
+/** Milliseconds that a connection which is cut off with a code may take to say so. */
+const goodbyeMs = 1_000
+
+/** What the peer did, with an error that says so in words; a connection may end cleanly. */
+function remoteEnd(of: 'stream' | 'connection', code = 0): CloseInfo {
+  const info: CloseInfo = { by: 'remote', code }
+  return of === 'connection' && code === 0 ? info : { ...info, reason: endError(of, info) }
+}
+
+/** Why nothing goes over a connection any more. */
+function closedBy(info: CloseInfo): Error {
+  return info.reason instanceof ClosedError || info.by === 'local'
+    ? (info.reason ?? endError('connection', info))
+    : endError('connection', info)
 }
 
 interface Opener {
@@ -103,9 +120,10 @@ class YamuxStream implements Stream {
     this.#inbox.discard()
   }
 
-  reset(code = 0, reason?: Error): void {
+  reset(given = 0, reason?: Error): void {
     if (this.#gone !== undefined) return
-    this.#home.session.reset(this.channel, code >>> 0)
+    const code = given >>> 0 || codeOfStream(reason)
+    this.#home.session.reset(this.channel, code)
     this.lose({ by: 'local', code, ...(reason && { reason }) })
     this.#home.changed()
   }
@@ -142,8 +160,8 @@ class YamuxStream implements Stream {
   lose(info: CloseInfo, keep = false): void {
     if (this.#gone !== undefined) return
     const { by, reason } = info
-    const closed = new ClosedError(`stream reset by ${by}`, info, 'reset')
-    const error = by === 'local' && reason !== undefined ? reason : closed
+    const told = by === 'local' || reason instanceof ClosedError ? reason : undefined
+    const error = told ?? endError('stream', info)
     this.#gone = error
     if (!keep || !this.#inbox.ended) this.#inbox.fail(error)
     if (this.#writers !== undefined) for (const writer of this.#writers) void rejectQuietly(writer, error)
@@ -252,17 +270,14 @@ class Yamux implements Muxer, Home {
   }
 
   #refusal(): Error | undefined {
-    if (this.#info !== undefined) return new ClosedError(`connection closed by ${this.#info.by}`, this.#info)
+    if (this.#info !== undefined) return closedBy(this.#info)
     switch (this.session.refusal) {
       case undefined:
         return undefined
       case 'closed':
         return new ClosedError('connection is closing', this.#localInfo ?? cleanClose)
       case 'remote':
-        return new ClosedError('the peer takes no more streams', {
-          by: 'remote',
-          code: this.session.remoteGoAway ?? 0,
-        })
+        return new ClosedError('the peer takes no more streams', remoteEnd('connection', this.session.remoteGoAway))
       default:
         return new UnavailableError('unsupported', 'all 2^31 stream ids of this connection are used up')
     }
@@ -325,7 +340,7 @@ class Yamux implements Muxer, Home {
         const { owner } = event.channel
         const { code, reason } = event
         if (owner === undefined) return
-        if (reason === undefined) owner.lose({ by: 'remote', code }, true)
+        if (reason === undefined) owner.lose(remoteEnd('stream', code), true)
         else {
           this.#env.trace?.('yamux.limit', { limit: reason.limit, max: reason.max, current: reason.current })
           owner.lose({ by: 'local', code, reason })
@@ -349,7 +364,7 @@ class Yamux implements Muxer, Home {
         this.#env.trace?.('yamux.goaway', { code: event.code })
         // Another code than 0 says that the peer is gone already (go-libp2p closes with one).
         if (event.code === 0) this.#serveOpeners()
-        else this.#end({ by: 'remote', code: event.code })
+        else this.#end(remoteEnd('connection', event.code))
         return
       case 'failed':
         this.#env.trace?.('yamux.failed', { reason: event.reason })
@@ -374,13 +389,20 @@ class Yamux implements Muxer, Home {
   }
 
   abort(code = 0, reason?: Error): void {
-    this.#end({ by: 'local', code, ...(reason && { reason }) })
-    this.#drop(reason)
+    const info: CloseInfo = { by: 'local', code: code >>> 0, ...(reason && { reason }) }
+    // Who is to hear why gets a moment for it; without a code there is nothing to say.
+    const says = info.code !== 0 && this.#info === undefined
+    if (says) {
+      this.session.abort(info.code)
+      this.#drive.flush()
+    }
+    this.#end(info, says ? goodbyeMs : 0)
+    if (!says) this.#drop(reason)
   }
 
   #failed(reason: Error): void {
     this.#drive.flush() // the Go Away, when there is room
-    const code = reason instanceof ProtocolError ? reason.wireCode : 0
+    const code = reason instanceof ProtocolError ? connectionCode.protocolViolation : 0
     const dead = reason instanceof TimeoutError
     this.#end({ by: dead ? 'transport' : 'local', code, reason })
     // Who is dead takes no goodbye, and nobody should be given this connection meanwhile.
@@ -389,22 +411,23 @@ class Yamux implements Muxer, Home {
 
   #wireEnded(reason: Error | undefined): void {
     if (reason === undefined) {
-      this.#end(this.#localInfo ?? { by: 'remote', code: this.session.remoteGoAway ?? 0 })
+      this.#end(this.#localInfo ?? remoteEnd('connection', this.session.remoteGoAway))
       return
     }
     this.#end({ by: 'transport', code: 0, reason })
     this.#drop(reason)
   }
 
-  #end(info: CloseInfo): void {
+  #end(info: CloseInfo, lingerMs = this.#closeTimeoutMs): void {
     if (this.#info !== undefined) return
     this.#info = info
     this.#accepted = []
-    for (const channel of this.session.live()) channel.owner?.lose(info, true)
+    const ofStreams: CloseInfo = { by: info.by, code: streamCodeOf(info.code), reason: closedBy(info) }
+    for (const channel of this.session.live()) channel.owner?.lose(ofStreams, true)
     for (const acceptor of this.#acceptors.splice(0)) acceptor.resolve(null)
     this.#serveOpeners()
     this.#drive.stop()
-    this.#linger = this.#env.clock.setTimer(this.#closeTimeoutMs, () => this.#drop(info.reason))
+    this.#linger = this.#env.clock.setTimer(lingerMs, () => this.#drop(info.reason))
     const gone = (): void => this.#finish()
     this.#wire.closed.then(gone, gone)
     this.#wire.closeWrite().catch((error: unknown) => this.#drop(asError(error)))

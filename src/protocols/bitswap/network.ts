@@ -3,6 +3,7 @@
  * own per peer, reads the peers' streams, looks blocks up. One peer's trouble ends its own streams and nothing else.
  */
 import { CID } from 'multiformats/cid'
+import { codeOfStream } from '../../close-codes.ts'
 import type { Timer } from '../../env.ts'
 import { ProtocolError, asError, type Attempt } from '../../errors.ts'
 import type { Connection, Host, ProtocolStream } from '../../host.ts'
@@ -260,7 +261,7 @@ export class Network {
     link.ledger.violation = error.message
     this.#host.env.trace?.('bitswap.violation', { peer: link.id, error })
     this.#responder.disconnect(link.id)
-    for (const stream of link.inbound) stream.reset(error.wireCode, error)
+    for (const stream of link.inbound) stream.reset(codeOfStream(error), error)
     link.inbound.clear()
   }
 

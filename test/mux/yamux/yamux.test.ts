@@ -226,7 +226,7 @@ describe('yamux streams', () => {
     ours.reset(78)
     await Promise.all(reads)
     expect(await ours.closed).toEqual({ by: 'local', code: 77, reason: why })
-    expect(await theirs.closed).toEqual({ by: 'remote', code: 77 })
+    expect(await theirs.closed).toMatchObject({ by: 'remote', code: 77 })
     await expect(theirs.write(Uint8Array.of(1))).rejects.toBeInstanceOf(ClosedError)
     await theirs.closeWrite()
     await client.close()
@@ -385,10 +385,14 @@ describe('yamux connections', () => {
   it('take a go away with a code for the end', async () => {
     const { muxer, say } = byHand({ role: 'initiator' })
     const stream = await muxer.open()
-    const broken = expect(stream.read()).rejects.toMatchObject({ info: { by: 'remote', code: 0x1006 } })
+    const broken = expect(stream.read()).rejects.toMatchObject({
+      message: 'connection closed by the remote: 0x1006 shutdown',
+    })
     await say(frame('goaway', 0, 0x1006))
     await broken
-    expect(await muxer.closed).toEqual({ by: 'remote', code: 0x1006 })
+    const { by, code, reason } = await muxer.closed
+    expect([by, code, reason?.message]).toEqual(['remote', 0x1006, 'connection closed by the remote: 0x1006 shutdown'])
+    expect(await stream.closed).toMatchObject({ by: 'remote', code: 0x1007, reason })
   })
 
   it('finish what is open after a go away without a code', async () => {
@@ -487,7 +491,11 @@ describe('yamux connections', () => {
     await reading
     expect(await accepting).toBeNull()
     expect(await client.closed).toEqual({ by: 'local', code: 9, reason: why })
-    expect((await server.closed).by).toBe('transport')
+    // With a code it is told; without, it sees the wire end.
+    expect(await server.closed).toMatchObject({ by: 'remote', code: 9 })
+    const [third, fourth] = join(MemoryWire.pair(), {}, env)
+    third.abort()
+    expect((await fourth.closed).by).toBe('transport')
     await client.close()
     expect(env.clock.waiting).toBe(0)
   })
