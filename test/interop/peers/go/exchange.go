@@ -282,6 +282,7 @@ func cmdStats(ctx context.Context, p *lab, r *request) (answer, error) {
 var commands = map[string]command{
 	"connect": cmdConnect, "disconnect": cmdDisconnect, "peers": cmdPeers, "ping": cmdPing, "identify": cmdIdentify,
 	"echo": cmdEcho, "send": cmdSend, "perf": cmdPerf, "streams": cmdStreams, "dials": cmdDials,
+	"ending": cmdEnding, "resetStream": cmdResetStream, "closeWith": cmdCloseWith,
 	"capture": cmdCapture, "captured": cmdCaptured, "noisePayload": cmdNoisePayload,
 	"addBytes": cmdAddBytes, "fetch": cmdFetch, "fetchBlock": cmdFetchBlock, "want": cmdWant, "has": cmdHas, "stats": cmdStats,
 }

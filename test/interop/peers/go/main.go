@@ -48,6 +48,7 @@ type request struct {
 	Upload    uint64          `json:"upload"`
 	Download  uint64          `json:"download"`
 	WriteSize int             `json:"writeSize"`
+	Code      uint32          `json:"code"`
 	TimeoutMs int             `json:"timeoutMs"`
 }
 
@@ -108,6 +109,7 @@ func main() {
 	}
 	p := &lab{host: h, options: opts, captures: newCaptures()}
 	serve(h)
+	serveCodes(h)
 	if p.exchange, err = newExchange(h, *versions); err != nil {
 		log.Fatal(err)
 	}
