@@ -3,6 +3,8 @@
  * are written against this file; node.ts implements it, a test may too.
  */
 import type { Env } from './env.ts'
+import type { Attempt } from './errors.ts'
+import type { AcceptVersion, Version } from './protocols/multistream/semver.ts'
 import type { CloseInfo, Stream } from './stream.ts'
 import type { Multiaddr } from './multiaddr.ts'
 import type { PeerId } from './peer/id.ts'
@@ -32,17 +34,35 @@ export interface Connection {
   /** Protocol ids that identify announced; undefined before identify is done or when it failed. */
   readonly protocols: readonly string[] | undefined
   readonly agent: string | undefined
-  newStream(protocols: string | readonly string[], options?: NewStreamOptions): Promise<ProtocolStream>
+  /** Rejects with UnavailableError `no-protocol`, ProtocolError, LimitError, TimeoutError, ClosedError or signal.reason. */
+  newStream(protocols: ConnectionProtocols, options?: NewStreamOptions): Promise<ProtocolStream>
   /** Lets what was written leave, tells the peer, closes. */
   close(code?: number): Promise<void>
   abort(code?: number, reason?: Error): void
   readonly closed: Promise<CloseInfo>
 }
 
+/** An exact id, ids in the order of our liking, or a version range of one protocol. */
+export type ConnectionProtocols = string | readonly string[] | ProtocolQuery
+
+/** Chooses the highest id that identify announced and this allows; waits for an identify that is under way. */
+export interface ProtocolQuery {
+  /** The ids without their version: `/app` for `/app/1.4.0`. */
+  name: string
+  /** In node-semver's grammar; default every release. */
+  range?: string | ((version: Version) => boolean)
+  /** What the peer must be able to do under the chosen id, as it tells itself in `/rhiza/capabilities/1.0.0`. */
+  requires?: readonly string[]
+  /** Ids to try in this order when identify announced none that is allowed; at most 64. */
+  candidates?: readonly string[]
+}
+
 /** A stream whose protocol is negotiated. */
 export interface ProtocolStream extends Stream {
   readonly protocol: string
   readonly direction: 'inbound' | 'outbound'
+  /** Ids that were liked better than `protocol`, and why each was not to be had. */
+  readonly tried?: readonly Attempt[]
 }
 
 export interface NewStreamOptions {
@@ -65,11 +85,21 @@ export interface StreamContext {
 export type StreamHandler = (stream: ProtocolStream, context: StreamContext) => void | Promise<void>
 
 export interface HandleOptions {
+  /** Ours: the ids handled are then `NAME/VERSION`, and identify announces exactly those. */
+  version?: string
+  /**
+   * Other versions of the same name that are served too: a range in node-semver's grammar, or a predicate (sameMinor and
+   * sameMajor are two). The peer gets its own id back, the handler sees it as `stream.protocol`. An exact id comes
+   * before a range, among ranges the handler with the highest version comes first.
+   */
+  accepts?: string | AcceptVersion
+  /** What `requires` of a peer's newStream may ask for; at most 32, of up to 64 bytes. */
+  capabilities?: readonly string[]
   /** Also over relayed connections with a budget. */
   limited?: boolean
   /** Only over these transports. */
   transports?: readonly string[]
-  /** Inbound streams of this protocol open at a time on one connection; one more is reset. Default 256. */
+  /** Inbound streams of this handler open at a time on one connection, in all versions; one more is reset. Default 256. */
   maxInboundStreams?: number
 }
 
@@ -87,13 +117,14 @@ export interface HostEvents {
 export interface Host {
   readonly peerId: PeerId
   readonly env: Env
-  /** Throws TypeError when the id is taken. */
+  /** Throws TypeError when the id is taken, or the version or its range is none. */
   handle(protocol: string | readonly string[], handler: StreamHandler, options?: HandleOptions): void
+  /** Ids, or names of which every version goes. */
   unhandle(protocol: string | readonly string[]): void
   /** Dials when there is no connection. Rejects with UnavailableError, TimeoutError, ClosedError or signal.reason. */
   newStream(
     peer: PeerId | Multiaddr | string,
-    protocols: string | readonly string[],
+    protocols: ConnectionProtocols,
     options?: NewStreamOptions,
   ): Promise<ProtocolStream>
   dial(peer: PeerId | Multiaddr | string, options?: { signal?: AbortSignal; timeoutMs?: number }): Promise<Connection>

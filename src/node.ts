@@ -14,6 +14,7 @@ import { Events } from './events.ts'
 import { Handlers } from './connection/handlers.ts'
 import type {
   Connection,
+  ConnectionProtocols,
   HandleOptions,
   Host,
   HostEvents,
@@ -125,7 +126,7 @@ class RhizaNode implements Node {
     this.peerId = privateKey.publicKey.peerId
     const by = { env, security, muxers, timeoutMs: dialTimeoutMs }
     this.#events = new Events((event, error) => env.trace?.('node.listener-threw', { event, error }))
-    this.#handlers = new Handlers(() => this.#changed())
+    this.#handlers = new Handlers(() => this.#changed(), env)
     const around = { env, self: this.peerId, handlers: this.#handlers, events: this.#events }
     this.#connections = new Connections(options, around)
     this.#inbound = new Inbound(transports, by, this.#connections, options.maxPendingInbound)
@@ -231,10 +232,11 @@ class RhizaNode implements Node {
     await Promise.all(this.#connections.of(id).map((c) => c.close()))
   }
 
-  async #identifyNew(connection: Connection): Promise<void> {
+  async #identifyNew(connection: Connection & { identifying?: Promise<unknown> | undefined }): Promise<void> {
     // Whoever asks meanwhile shares it: js-libp2p answers one identify stream at a time and resets the others.
     const asked = this.#identify.identify(connection)
     this.#identifying.set(connection, asked)
+    connection.identifying = asked
     try {
       await asked
       this.#events.emit('peer:identify', { peer: connection.peer, connection })
@@ -243,12 +245,13 @@ class RhizaNode implements Node {
       this.env.trace?.('node.identify-failed', { peer: connection.peer.toString(), error })
     } finally {
       this.#identifying.delete(connection)
+      connection.identifying = undefined
     }
   }
 
   async newStream(
     peer: PeerId | Multiaddr | string,
-    protocols: string | readonly string[],
+    protocols: ConnectionProtocols,
     options: NewStreamOptions = {},
   ): Promise<ProtocolStream> {
     const to = target(peer)

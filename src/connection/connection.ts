@@ -4,10 +4,10 @@
  */
 import { codeOfStream, streamCode } from '../close-codes.ts'
 import { guard } from '../deadline.ts'
-import { ClosedError, LimitError, UnavailableError, asError, type CloseInfo } from '../errors.ts'
+import { ClosedError, LimitError, UnavailableError, asError, type Attempt, type CloseInfo } from '../errors.ts'
 import type { Env } from '../env.ts'
-import type { Handlers } from './handlers.ts'
-import type { Connection, NewStreamOptions, ProtocolStream, StreamContext } from '../host.ts'
+import type { Handler, Handlers } from './handlers.ts'
+import type { Connection, ConnectionProtocols, NewStreamOptions, ProtocolStream, StreamContext } from '../host.ts'
 import { iterate } from '../inbox.ts'
 import type { Multiaddr } from '../multiaddr.ts'
 import type { PeerId } from '../peer/id.ts'
@@ -17,10 +17,13 @@ import type { Muxer, Stream } from '../stream.ts'
 import type { TransportConnection } from '../transport/transport.ts'
 import type { Upgraded } from './upgrade.ts'
 
+const nothing: readonly Attempt[] = Object.freeze([])
+
 /** A muxer's stream under its protocol; on an optimistic open it still owes the peer its hello, or has the reply to read. */
 class NegotiatedStream implements ProtocolStream {
   readonly protocol: string
   readonly direction: 'inbound' | 'outbound'
+  readonly tried: readonly Attempt[]
   readonly #stream: Stream
   #rest: Uint8Array | undefined
   #hello: Uint8Array | undefined
@@ -32,8 +35,10 @@ class NegotiatedStream implements ProtocolStream {
     direction: 'inbound' | 'outbound',
     { protocol, rest }: Selected,
     hello?: { bytes: Uint8Array; env: Env; timeoutMs: number },
+    tried: readonly Attempt[] = nothing,
   ) {
     this.#stream = stream
+    this.tried = tried
     this.direction = direction
     this.protocol = protocol
     this.#rest = rest
@@ -92,7 +97,7 @@ class NegotiatedStream implements ProtocolStream {
 
 export interface ConnectionOptions {
   env: Env
-  handlers: Pick<Handlers, 'find'>
+  handlers: Pick<Handlers, 'find' | 'has'>
   /** For each stream's negotiation; go-libp2p 10 s. */
   negotiationTimeoutMs: number
 }
@@ -137,12 +142,15 @@ export class UpgradedConnection implements Connection {
   /** What identify announced; identify sets it, each time anew. */
   protocols: readonly string[] | undefined
   agent: string | undefined
+  /** The first identify, while it is under way: whoever needs what it brings waits for it. */
+  identifying: Promise<unknown> | undefined
   readonly #muxer: Muxer
   readonly #carrier: TransportConnection
   readonly #options: ConnectionOptions
   readonly #streams = new Set<NegotiatedStream>()
   #streamCount = 0
-  readonly #inboundOf = new Map<string, number>()
+  /** Counted by handler: a range serves more ids than anybody counts. */
+  readonly #inboundOf = new Map<Handler, number>()
 
   constructor(
     upgraded: Upgraded,
@@ -209,7 +217,21 @@ export class UpgradedConnection implements Connection {
     }
   }
 
-  async newStream(protocols: string | readonly string[], options: NewStreamOptions = {}): Promise<ProtocolStream> {
+  async newStream(protocols: ConnectionProtocols, options: NewStreamOptions = {}): Promise<ProtocolStream> {
+    if (typeof protocols === 'string' || !('name' in protocols)) return this.#open(protocols, options)
+    const { env, negotiationTimeoutMs: timeoutMs } = this.#options
+    const { openChosen } = await import('./query.ts')
+    return openChosen(this, protocols, { timeoutMs, ...options }, env, (ids, left, tried) =>
+      this.#open(ids, left, tried),
+    )
+  }
+
+  /** `tried`: what would have been better than all of `protocols`. */
+  async #open(
+    protocols: string | readonly string[],
+    options: NewStreamOptions,
+    tried?: readonly Attempt[],
+  ): Promise<ProtocolStream> {
     const ids = typeof protocols === 'string' ? [protocols] : protocols
     const { signal, priority, timeoutMs = this.#options.negotiationTimeoutMs } = options
     signal?.throwIfAborted()
@@ -228,13 +250,34 @@ export class UpgradedConnection implements Connection {
     const known = ids.find((id) => this.protocols?.includes(id))
     if (known !== undefined) {
       const hello = { bytes: agreement(known).bytes, env, timeoutMs }
-      return this.#track(new NegotiatedStream(stream, 'outbound', { protocol: known, rest: undefined }, hello))
+      const better = this.#better(ids, known, 'not announced by the peer', tried)
+      return this.#track(new NegotiatedStream(stream, 'outbound', { protocol: known, rest: undefined }, hello, better))
     }
     const what = `negotiating ${ids.join(', ')} with ${this.peer}`
     const selected = await guard(stream, { env, timeoutMs, what, signal, code: negotiationFailed }, () =>
       select(stream, ids),
     )
-    return this.#track(new NegotiatedStream(stream, 'outbound', selected))
+    const better = this.#better(ids, selected.protocol, 'not supported by the peer', tried)
+    return this.#track(new NegotiatedStream(stream, 'outbound', selected, undefined, better))
+  }
+
+  /** What we would have liked better than `protocol`: all that stand before it. */
+  #better(
+    ids: readonly string[],
+    protocol: string,
+    reason: string,
+    tried: readonly Attempt[] = nothing,
+  ): readonly Attempt[] {
+    if (tried.length === 0 && ids[0] === protocol) return nothing
+    const better = [...tried, ...ids.slice(0, ids.indexOf(protocol)).map((what) => ({ what, reason }))]
+    const { peer, id } = this
+    this.#options.env.trace?.('connection.fell-back', {
+      peer: peer.toString(),
+      connection: id,
+      protocol,
+      tried: better,
+    })
+    return better
   }
 
   #track(stream: NegotiatedStream, done?: () => void): NegotiatedStream {
@@ -252,18 +295,24 @@ export class UpgradedConnection implements Connection {
     try {
       const what = `negotiating a stream from ${this.peer}`
       const bound = { env, timeoutMs, what, code: negotiationFailed }
-      const selected = await guard(stream, bound, () => answer(stream, (id) => this.#serves(id)))
+      const selected = await guard(stream, bound, () =>
+        answer(
+          stream,
+          (id) => this.#serves(id),
+          (id) => handlers.has(id),
+        ),
+      )
       const { protocol } = selected
       const entry = handlers.find(protocol)
-      const open = this.#inboundOf.get(protocol) ?? 0
-      const max = entry?.options.maxInboundStreams ?? defaultMaxInboundStreams
       if (entry === undefined) throw new UnavailableError('no-protocol', `no handler for ${protocol} any more`)
+      const open = this.#inboundOf.get(entry) ?? 0
+      const max = entry.options.maxInboundStreams ?? defaultMaxInboundStreams
       if (open >= max) throw new LimitError('maxInboundStreams', max, open + 1)
-      this.#inboundOf.set(protocol, open + 1)
+      this.#inboundOf.set(entry, open + 1)
       const negotiated = this.#track(new NegotiatedStream(stream, 'inbound', selected), () => {
-        const left = (this.#inboundOf.get(protocol) ?? 1) - 1
-        if (left > 0) this.#inboundOf.set(protocol, left)
-        else this.#inboundOf.delete(protocol)
+        const left = (this.#inboundOf.get(entry) ?? 1) - 1
+        if (left > 0) this.#inboundOf.set(entry, left)
+        else this.#inboundOf.delete(entry)
       })
       await entry.handler(negotiated, new Context(this, negotiated))
     } catch (error) {

@@ -20,12 +20,21 @@ async function next(stream: Stream): Promise<Uint8Array> {
 async function settle(stream: Stream, side: Negotiation, chunk: Uint8Array): Promise<Selected> {
   for (let bytes = chunk; ; bytes = await next(stream)) {
     const tokens = side.receive(bytes)
-    if (tokens.length > 0) await stream.write(encodeTokens(...tokens))
     const { outcome } = side
+    if (tokens.length > 0) {
+      const written = stream.write(encodeTokens(...tokens))
+      await (outcome?.protocol === undefined ? written : written.catch(unheard))
+    }
     if (outcome?.error !== undefined) throw outcome.error
     if (outcome?.protocol !== undefined) return { protocol: outcome.protocol, rest: outcome.rest }
   }
 }
+
+/**
+ * Optimistic multistream-select: a dialer that only writes may be gone when the listener agrees, and what it wrote must
+ * still be handed to the protocol. If the stream is dead, its first read says so.
+ */
+const unheard = (): void => {}
 
 const behind = ({ protocol, bytes }: Agreement, chunk: Uint8Array): Selected => ({
   protocol,
@@ -56,15 +65,19 @@ export async function confirm(stream: Stream, protocols: readonly string[]): Pro
     : settle(stream, dialer(protocols), chunk)
 }
 
-/** The listener's side. */
-export async function answer(stream: Stream, accepts: (proposal: string) => boolean): Promise<Selected> {
+/** The listener's side. `remembers` says which ids are worth knowing by their bytes: a peer may make up others. */
+export async function answer(
+  stream: Stream,
+  accepts: (proposal: string) => boolean,
+  remembers: (proposal: string) => boolean = () => true,
+): Promise<Selected> {
   const chunk = await next(stream)
   const agreed = agreementIn(chunk)
   if (agreed === undefined || !accepts(agreed.protocol)) {
     const selected = await settle(stream, listener(accepts), chunk)
-    agreement(selected.protocol)
+    if (remembers(selected.protocol)) agreement(selected.protocol)
     return selected
   }
-  await stream.write(agreed.bytes)
+  await stream.write(agreed.bytes).catch(unheard)
   return behind(agreed, chunk)
 }
