@@ -22,11 +22,14 @@ kubo_hash=$(hash_of go/go.mod go/go.sum)
 mapfile -t go_files < <(files_of go)
 mapfile -t js_files < <(files_of js)
 mapfile -t py_files < <(files_of py)
+mapfile -t rust_files < <(files_of rust)
 go_hash=$(hash_of "${go_files[@]}")
 js_deps_hash=$(hash_of js/package.json js/package-lock.json)
 py_deps_hash=$(hash_of py/requirements.txt)
+rust_deps_hash=$(hash_of rust/Cargo.toml)
+rust_hash=$(hash_of "${rust_files[@]}")
 script_hash=$(sha256sum "${BASH_SOURCE[0]}" | cut -c1-16)
-all_hash=$(cd "$sources" && sha256sum "${go_files[@]}" "${js_files[@]}" "${py_files[@]}" | sha256sum | cut -c1-16)
+all_hash=$(cd "$sources" && sha256sum "${go_files[@]}" "${js_files[@]}" "${py_files[@]}" "${rust_files[@]}" | sha256sum | cut -c1-16)
 out=$root/$all_hash
 [[ ${1:-} == --where ]] && { echo "$out/peers.json"; exit 0; }
 
@@ -82,13 +85,22 @@ build_py() {
     # Installed scripts name the folder they were made in, but python itself works from anywhere.
     "$tmp/venv/bin/python" -c 'import libp2p'
 }
+# Its dependencies are built once per Cargo.toml, in a folder that stays: a changed source rebuilds the peer alone. A
+# Cargo.lock is made there, as one in the checkout would name a registry; the exact versions are in Cargo.toml.
+build_rust() {
+  local work=$root/rust-deps-$rust_deps_hash
+  mkdir -p "$work" && rm -rf "$work/src" && cp -r "$sources"/rust/{Cargo.toml,src} "$work" &&
+    CARGO_TARGET_DIR=$work/target cargo build --release --manifest-path "$work/Cargo.toml" &&
+    cp "$work/target/release/peer" "$tmp/peer"
+}
 
 kubo=$root/kubo-$kubo_hash
 go=$root/go-$go_hash
 js=$root/js-$js_deps_hash
 py=$root/py-$py_deps_hash
+rust=$root/rust-$rust_hash
 
-# Go keeps the cores busy and the others mostly wait for the network, so they run side by side.
+# Go and Rust keep the cores busy and the others mostly wait for the network, so they run side by side.
 (
   if command -v npm >/dev/null; then build js-peer "$js" build_js; else skip js-peer 'no npm on PATH'; fi
   if command -v python3 >/dev/null; then build py-peer "$py" build_py; else skip py-peer 'no python3 on PATH'; fi
@@ -100,6 +112,7 @@ else
   skip go-peer 'no go on PATH'
   skip kubo 'no go on PATH'
 fi
+if command -v cargo >/dev/null; then build rust-peer "$rust" build_rust; else skip rust-peer 'no cargo on PATH'; fi
 wait
 
 quoted() { if [[ -n $1 ]]; then printf '"%s"' "${1//\"/\\\"}"; else printf null; fi; }
@@ -117,6 +130,7 @@ cat >"$out/peers.json.$$" <<JSON
 {
   "ipfs": $(quoted "$(path_of "$kubo/ipfs")"),
   "goPeer": $(quoted "$(path_of "$go/peer")"),
+  "rustPeer": $(quoted "$(path_of "$rust/peer")"),
   "jsDir": $(quoted "$(path_of "$js/src-$all_hash")"),
   "jsNode": $(quoted "${RHIZA_NODE:-$(path_of "$js/node_modules/.bin/node")}"),
   "pyDir": $(quoted "$(path_of "$py/src-$all_hash")"),
@@ -127,7 +141,7 @@ JSON
 mv "$out/peers.json.$$" "$out/peers.json"
 echo "$out/peers.json"
 missing=()
-for peer in "$kubo" "$go" "$js" "$py"; do
+for peer in "$kubo" "$go" "$js" "$py" "$rust"; do
   [[ -e $peer/.done ]] || missing+=("$(basename "$peer")")
 done
 if ((${#missing[@]} > 0)) && [[ ${RHIZA_PEERS_REQUIRED:-} == 1 ]]; then

@@ -1,4 +1,5 @@
-// The real peers of the interop tests and benchmarks: go-libp2p + boxo, js-libp2p + Helia, py-libp2p, and Kubo.
+// The real peers of the interop tests and benchmarks: go-libp2p + boxo, js-libp2p + Helia, py-libp2p,
+// rust-libp2p, and Kubo.
 // scripts/peers.sh builds them; the commands are in peers/README.md. Ends only processes that it started.
 import { execFile, spawn, spawnSync } from 'node:child_process'
 import type { ChildProcessWithoutNullStreams } from 'node:child_process'
@@ -9,13 +10,14 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
-export type PeerKind = 'go' | 'js' | 'py'
+export type PeerKind = 'go' | 'js' | 'py' | 'rust'
 export type Answer = Record<string, unknown>
 
 /** What scripts/peers.sh wrote; null where a toolchain was missing. */
 export interface Built {
   ipfs: string | null
   goPeer: string | null
+  rustPeer: string | null
   jsDir: string | null
   jsNode: string | null
   pyDir: string | null
@@ -27,6 +29,7 @@ export interface Available {
   go: boolean
   js: boolean
   py: boolean
+  rust: boolean
   /** Why a peer is missing; empty when all are there. */
   reason: string
 }
@@ -68,7 +71,7 @@ export interface KuboOptions {
 }
 
 const script = fileURLToPath(new URL('../../scripts/peers.sh', import.meta.url))
-const none: Built = { ipfs: null, goPeer: null, jsDir: null, jsNode: null, pyDir: null, python: null }
+const none: Built = { ipfs: null, goPeer: null, rustPeer: null, jsDir: null, jsNode: null, pyDir: null, python: null }
 const logBytes = 16 * 1024
 const startTimeoutMs = 30_000
 const stopTimeoutMs = 5000
@@ -82,7 +85,8 @@ function find(): { built: Built; reason: string } {
   if (where.status !== 0 || path === '') return { built: none, reason: `scripts/peers.sh --where: ${where.stderr}` }
   if (!existsSync(path)) return { built: none, reason: 'the peers are not built: run scripts/peers.sh' }
   const built = { ...none, ...(JSON.parse(readFileSync(path, 'utf8')) as Partial<Built>) }
-  const missing = Object.entries({ kubo: built.ipfs, go: built.goPeer, js: built.jsDir, py: built.python })
+  const { ipfs: kubo, goPeer: go, jsDir: js, python: py, rustPeer: rust } = built
+  const missing = Object.entries({ kubo, go, js, py, rust })
     .filter(([, file]) => file === null)
     .map(([name]) => name)
   found = { built, reason: missing.length === 0 ? '' : `scripts/peers.sh could not build: ${missing.join(', ')}` }
@@ -102,6 +106,7 @@ export function available(): Available {
     go: built.goPeer !== null,
     js: built.jsDir !== null && built.jsNode !== null,
     py: built.pyDir !== null && built.python !== null,
+    rust: built.rustPeer !== null,
     reason,
   }
 }
@@ -122,6 +127,7 @@ export function buildPeers(): Promise<void> {
 function command(kind: PeerKind): [string, string[]] {
   const { built, reason } = find()
   if (kind === 'go' && built.goPeer !== null) return [built.goPeer, []]
+  if (kind === 'rust' && built.rustPeer !== null) return [built.rustPeer, []]
   if (kind === 'js' && built.jsDir !== null && built.jsNode !== null)
     return [built.jsNode, [join(built.jsDir, 'peer.js')]]
   if (kind === 'py' && built.pyDir !== null && built.python !== null)

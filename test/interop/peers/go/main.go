@@ -21,6 +21,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -199,8 +200,10 @@ func connect(ctx context.Context, h host.Host, addr string) (peer.ID, error) {
 	if err != nil {
 		return "", err
 	}
-	// This address, and none that identify told of.
+	// This address, and none that identify told of. When the last connection has just ended, identify removes addresses
+	// that are kept for as short as Connect keeps them.
 	h.Peerstore().ClearAddrs(info.ID)
+	h.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.RecentlyConnectedAddrTTL)
 	return info.ID, h.Connect(ctx, *info)
 }
 

@@ -1,0 +1,156 @@
+//! A swarm that runs in a task of its own and takes orders.
+use std::{collections::HashMap, error::Error, time::Duration};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Stream, Swarm, identify,
+    multiaddr::Protocol,
+    ping,
+    swarm::{self, ConnectionId, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{raw, stack::Failure, stack::Stack};
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    raw: raw::Behaviour,
+}
+
+type Dialled = oneshot::Sender<Result<(), String>>;
+
+enum Order {
+    Dial(PeerId, Multiaddr, Dialled),
+    Disconnect(PeerId, oneshot::Sender<()>),
+}
+
+pub struct Host {
+    pub peer_id: PeerId,
+    /// With the peer id, in the order they were asked for.
+    pub addrs: Vec<String>,
+    pub connections: raw::Connections,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Host {
+    pub async fn start(stack: &Stack, listen: &[String]) -> Result<Self, Failure> {
+        let keypair = stack.keypair()?;
+        let peer_id = keypair.public().to_peer_id();
+        let version = "ipfs/0.1.0".to_owned();
+        // Its record has the domain and type of no other implementation: js-libp2p refuses it with all of identify.
+        let about = if stack.signed_record {
+            identify::Config::new_with_signed_peer_record(version, &keypair)
+        } else {
+            identify::Config::new(version, keypair.public())
+        };
+        let about = about.with_agent_version("rhiza-lab-rust".to_owned());
+        let behaviour = Behaviour {
+            identify: identify::Behaviour::new(about),
+            // The ping command has streams of its own; this one answers.
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(3600))),
+            raw: raw::Behaviour::default(),
+        };
+        let connections = behaviour.raw.connections.clone();
+        let config = swarm::Config::with_tokio_executor().with_max_negotiating_inbound_streams(100_000);
+        let mut swarm = Swarm::new(stack.transport(&keypair)?, behaviour, peer_id, config);
+        let mut addrs = Vec::new();
+        for addr in listen {
+            swarm.listen_on(addr.parse()?)?;
+            loop {
+                match swarm.select_next_some().await {
+                    SwarmEvent::NewListenAddr { address, .. } => {
+                        addrs.push(format!("{address}/p2p/{peer_id}"));
+                        break;
+                    }
+                    SwarmEvent::ListenerClosed { reason, .. } => return Err(format!("{addr}: {reason:?}").into()),
+                    _ => {}
+                }
+            }
+        }
+        let (orders, taken) = mpsc::unbounded_channel();
+        tokio::spawn(run(swarm, taken));
+        Ok(Self { peer_id, addrs, connections, orders })
+    }
+
+    /// Dials this address and no other, unless there is a connection.
+    pub async fn connect(&self, addr: &str) -> Result<PeerId, Failure> {
+        let addr: Multiaddr = addr.parse()?;
+        let Some(Protocol::P2p(peer)) = addr.iter().last() else {
+            return Err(format!("no peer id in {addr}").into());
+        };
+        let (dialled, result) = oneshot::channel();
+        self.orders.send(Order::Dial(peer, addr, dialled)).map_err(|_| "the host stopped")?;
+        result.await??;
+        Ok(peer)
+    }
+
+    pub async fn disconnect(&self, peer: PeerId) -> Result<(), Failure> {
+        let (done, result) = oneshot::channel();
+        self.orders.send(Order::Disconnect(peer, done)).map_err(|_| "the host stopped")?;
+        Ok(result.await?)
+    }
+
+    pub async fn open(&self, peer: PeerId, protocol: &str) -> Result<Stream, Failure> {
+        Ok(self.connections.open(peer, protocol).await?)
+    }
+}
+
+/// Ends when the host is dropped, and its connections with it.
+async fn run(mut swarm: Swarm<Behaviour>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    let mut dials: HashMap<ConnectionId, Dialled> = HashMap::new();
+    let mut closing: Vec<(PeerId, oneshot::Sender<()>)> = Vec::new();
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                None => return,
+                Some(Order::Dial(peer, _, dialled)) if swarm.is_connected(&peer) => {
+                    let _ = dialled.send(Ok(()));
+                }
+                Some(Order::Dial(peer, addr, dialled)) => {
+                    let opts = DialOpts::peer_id(peer).addresses(vec![addr]).condition(PeerCondition::Always).build();
+                    let id = opts.connection_id();
+                    match swarm.dial(opts) {
+                        Ok(()) => drop(dials.insert(id, dialled)),
+                        Err(error) => drop(dialled.send(Err(reason(&error)))),
+                    }
+                }
+                Some(Order::Disconnect(peer, done)) => match swarm.disconnect_peer_id(peer) {
+                    Ok(()) => closing.push((peer, done)),
+                    Err(()) => drop(done.send(())),
+                },
+            },
+            event = swarm.select_next_some() => match event {
+                SwarmEvent::ConnectionEstablished { connection_id, .. } => {
+                    if let Some(dialled) = dials.remove(&connection_id) {
+                        let _ = dialled.send(Ok(()));
+                    }
+                }
+                SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                    if let Some(dialled) = dials.remove(&connection_id) {
+                        let _ = dialled.send(Err(reason(&error)));
+                    }
+                }
+                SwarmEvent::IncomingConnectionError { error, .. } => eprintln!("inbound: {}", reason(&error)),
+                SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                    for (_, done) in closing.extract_if(.., |(peer, _)| *peer == peer_id) {
+                        let _ = done.send(());
+                    }
+                }
+                _ => {}
+            },
+        }
+    }
+}
+
+/// An error with its causes, which Display alone keeps to itself.
+fn reason(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text += &format!(": {cause}");
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,89 @@
+//! A rust-libp2p peer driven by one JSON object per line: commands on stdin, answers on stdout, logs on stderr.
+//! The contract is in ../README.md.
+mod commands;
+mod host;
+mod protocols;
+mod raw;
+mod stack;
+
+use std::{env, io::Write, process::exit, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::{commands::Lab, host::Host, stack::Failure, stack::Stack};
+
+fn flags() -> Result<(Stack, Vec<String>), Failure> {
+    let mut stack = Stack {
+        security: "noise".to_owned(),
+        key: "ed25519".to_owned(),
+        rsa_key: None,
+        tls_cert: None,
+        tls_key: None,
+        tls_ca: None,
+        psk: None,
+        signed_record: false,
+    };
+    let mut listen = Vec::new();
+    let mut args = env::args().skip(1);
+    while let Some(flag) = args.next() {
+        let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
+        match flag.as_str() {
+            "--listen" => listen.push(value),
+            "--security" => stack.security = value,
+            "--muxer" if value == "yamux" => {}
+            "--key" => stack.key = value,
+            "--rsa-key" => stack.rsa_key = Some(value),
+            "--tls-cert" => stack.tls_cert = Some(value),
+            "--tls-key" => stack.tls_key = Some(value),
+            "--tls-ca" => stack.tls_ca = Some(value),
+            "--signed-record" => stack.signed_record = value == "yes",
+            "--psk" => stack.psk = Some(value),
+            _ => return Err(format!("no such flag: {flag} {value}").into()),
+        }
+    }
+    if listen.is_empty() {
+        listen.push("/ip4/127.0.0.1/tcp/0".to_owned());
+    }
+    Ok((stack, listen))
+}
+
+fn print(answer: &Value) {
+    let mut out = std::io::stdout().lock();
+    // Without a reader there is nobody to tell.
+    let _ = writeln!(out, "{answer}").and_then(|()| out.flush());
+}
+
+async fn answer(lab: &Lab, request: &Value) -> Value {
+    let limit = Duration::from_millis(request["timeoutMs"].as_u64().unwrap_or(60_000));
+    let mut answer = match tokio::time::timeout(limit, commands::run(lab, request)).await {
+        Ok(Ok(mut answer)) => {
+            answer["ok"] = true.into();
+            answer
+        }
+        Ok(Err(error)) => json!({ "ok": false, "error": error.to_string() }),
+        Err(_) => json!({ "ok": false, "error": "the command timed out" }),
+    };
+    answer["id"] = request["id"].clone();
+    answer
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let (stack, listen) = flags()?;
+    let host = Host::start(&stack, &listen).await?;
+    print(&json!({ "event": "listening", "peerId": host.peer_id.to_string(), "addrs": host.addrs }));
+    let lab = Arc::new(Lab { host, stack });
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        let request: Value = serde_json::from_str(&line)?;
+        if request["cmd"] == "stop" {
+            print(&json!({ "id": request["id"], "ok": true }));
+            break;
+        }
+        let lab = lab.clone();
+        tokio::spawn(async move { print(&answer(&lab, &request).await) });
+    }
+    // The thread that waits for stdin would keep a runtime from ending.
+    exit(0)
+}
