@@ -39,6 +39,11 @@ describe('README', () => {
     expect(printed.join('')).toBe(output)
   })
 
+  // test/interop/browser.test.ts runs it in one.
+  it('shows the page of examples/browser', () => {
+    expect(readme).toContain(`\`\`\`ts\n${read('examples/browser/page.ts')}\`\`\``)
+  })
+
   it('names every subpath, every dependency and only commands that there are', () => {
     for (const path of Object.keys(manifest.exports)) {
       if (path !== './package.json') expect(readme).toContain(`\`rhiza${path.slice(1)}\``)
