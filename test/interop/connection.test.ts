@@ -13,10 +13,9 @@ import {
   startPeer,
   type Kubo,
   type Peer,
-  type PeerKind,
 } from './peers.ts'
 
-const versions: Readonly<Record<PeerKind, string>> = { go: 'go-libp2p', js: 'js-libp2p', py: 'py-libp2p' }
+const versions: Readonly<Record<'go' | 'js' | 'py', string>> = { go: 'go-libp2p', js: 'js-libp2p', py: 'py-libp2p' }
 
 async function listening(crypto: 'native' | 'noble', listen: string, options: NodeOptions = {}): Promise<Node> {
   const node = await createNode({ ...options, listen: [listen], crypto })
