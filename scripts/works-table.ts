@@ -11,15 +11,18 @@ interface Report {
 
 const columns: readonly [string, RegExp][] = [
   ['Kubo 0.43', /^Kubo/],
-  ['go-libp2p 0.51, boxo 0.43', /^go-libp2p|the go peer/],
+  ['go-libp2p 0.51, boxo 0.43', /^go-libp2p|the go peer|Chromium go-libp2p/],
   ['js-libp2p 3.3, Helia 7', /^js-libp2p|the js peer/],
   ['py-libp2p 0.8', /^py-libp2p/],
 ]
 
 /** What the test's full name (suites, then title) must match. */
 const rows: readonly [string, RegExp][] = [
-  ['TCP, Noise XX, yamux, identify, ping: rhiza dials', /is dialled/],
-  ['the same: rhiza listens', /dials rhiza|dials and pings it/],
+  ['TCP, Noise XX, yamux, identify, ping: rhiza dials', /^(?!.*(over ws|Chromium)).*is dialled/],
+  ['the same: rhiza listens', /^(?!.*over ws).*(dials rhiza|dials and pings it)/],
+  ['WebSocket, plain and TLS: rhiza dials', /over wss? .*is dialled,/],
+  ['the same: rhiza listens', /over wss? .*dials rhiza/],
+  ['a page in Chromium dials, pings, fetches a file', /Chromium.*is dialled, pinged and fetched from by the page/],
   ['the same with portable primitives', /with noble primitives/],
   ['RSA, Secp256k1, ECDSA identities, both ways', /keys connect and authenticate/],
   ['large echoes, many streams in parallel', /echoes 1 MiB/],
