@@ -8,12 +8,16 @@ import base64
 import json
 import os
 import re
+import ssl
 import sys
 import time
+from pathlib import Path
 
 import trio
 from libp2p import create_mplex_muxer_option, create_yamux_muxer_option, new_host
-from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.ed25519 import create_new_key_pair as create_ed25519
+from libp2p.crypto.rsa import create_new_key_pair as create_rsa
+from libp2p.crypto.secp256k1 import create_new_key_pair as create_secp256k1
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.ping import ID as PING
@@ -25,17 +29,49 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
+from libp2p.security.tls.transport import PROTOCOL_ID as TLS
+from libp2p.security.tls.transport import TLSTransport
 from multiaddr import Multiaddr
 
 CHUNK_BYTES = 64 * 1024
+KEYS = {"ed25519": create_ed25519, "rsa": create_rsa, "secp256k1": create_secp256k1}
 
 
 def flags():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--listen", default="/ip4/127.0.0.1/tcp/0")
-    parser.add_argument("--security", default="noise", choices=["noise"])
+    parser.add_argument("--listen", action="append")
+    parser.add_argument("--security", default="noise", choices=["noise", "tls", "noise,tls", "tls,noise"])
     parser.add_argument("--muxer", default="yamux", choices=["yamux", "mplex"])
+    parser.add_argument("--key", default="ed25519", choices=KEYS)
+    parser.add_argument("--tls-cert")
+    parser.add_argument("--tls-key")
+    parser.add_argument("--tls-ca")
+    parser.add_argument("--psk")
     return parser.parse_args()
+
+
+def stack(options):
+    """What the host is made of."""
+    key_pair = KEYS[options.key]()
+    made = {
+        "noise": lambda: (NOISE, Noise(key_pair, noise_privkey=create_noise_key_pair().private_key)),
+        "tls": lambda: (TLS, TLSTransport(key_pair)),
+    }
+    server = client = None
+    if options.tls_cert:
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        server.load_cert_chain(options.tls_cert, options.tls_key)
+    if options.tls_ca:
+        client = ssl.create_default_context(cafile=options.tls_ca)
+    return {
+        "key_pair": key_pair,
+        "sec_opt": dict(made[name]() for name in options.security.split(",")),
+        "muxer_opt": create_yamux_muxer_option() if options.muxer == "yamux" else create_mplex_muxer_option(),
+        "tls_server_config": server,
+        "tls_client_config": client,
+        # The last line of a swarm.key file.
+        "psk": Path(options.psk).read_text().split()[-1] if options.psk else None,
+    }
 
 
 async def chunks(stream):
@@ -227,13 +263,9 @@ async def run(lab, request):
 
 async def main():
     options = flags()
-    key_pair = create_new_key_pair()
-    host = new_host(
-        key_pair=key_pair,
-        sec_opt={NOISE: Noise(key_pair, noise_privkey=create_noise_key_pair().private_key)},
-        muxer_opt=create_yamux_muxer_option() if options.muxer == "yamux" else create_mplex_muxer_option(),
-    )
-    async with host.run(listen_addrs=[Multiaddr(options.listen)]), trio.open_nursery() as nursery:
+    listen = [Multiaddr(addr) for addr in options.listen or ["/ip4/127.0.0.1/tcp/0"]]
+    host = new_host(**stack(options), listen_addrs=listen)
+    async with host.run(listen_addrs=listen), trio.open_nursery() as nursery:
         for protocol, handler in HANDLERS.items():
             host.set_stream_handler(TProtocol(protocol), handler)
         addrs = [str(addr.decapsulate_code(421)) for addr in host.get_addrs()]
