@@ -89,6 +89,10 @@ export class Lookup {
     return this.#known.size
   }
 
+  find(peer: PeerId): LookupPeer | undefined {
+    return this.#known.get(peer.toString())?.one
+  }
+
   /** Everybody heard of, the closest first. */
   peers(): LookupPeer[] {
     return this.#sorted(() => true)

@@ -1,0 +1,358 @@
+/*
+ * One Kademlia network over a Host (libp2p kad-dht 3A r2; Amino: ipfs/specs kad-dht.md): its routing table, kept alive,
+ * and its lookups, as client or as server. content.ts says what is looked up, dht.ts puts two networks together.
+ */
+import { equals } from '../bytes.ts'
+import { deadline, sleep } from '../deadline.ts'
+import { LimitError, asError } from '../errors.ts'
+import type { Connection, Host } from '../host.ts'
+import type { Multiaddr } from '../multiaddr.ts'
+import { PeerId } from '../peer/id.ts'
+import type { RecordStore } from '../store/records.ts'
+import { groupOf, inScope, readAddrs, type Scope } from './addresses.ts'
+import { commonPrefixLength, keyOf, keyOfPeer } from './key.ts'
+import { Lookup, type LookupOptions } from './lookup.ts'
+import { KadNetwork, type PeerInfo } from './network.ts'
+import { ProviderStore, type ProviderLimits } from './providers.ts'
+import { runQuery, type QueryEvent, type QueryResult } from './query.ts'
+import { KadServer } from './server.ts'
+import { RoutingTable, type TableOptions } from './table.ts'
+import type { Validators } from './validators.ts'
+import { ValueStore, type ValueLimits } from './values.ts'
+import type { Message, MessageType, WirePeer } from './wire.ts'
+
+/** Where the addresses of peers are kept: the node's address book. */
+export interface KnownAddresses {
+  addrs(peer: PeerId): readonly Multiaddr[]
+  /** Told by somebody else: not proved, and soon out of date. */
+  heard(peer: PeerId, addrs: readonly Multiaddr[]): void
+}
+
+/** A node, as the DHT needs it. */
+export interface KadHost extends Host {
+  /** Where peers can dial us. */
+  addrs(): Multiaddr[]
+}
+
+export interface KadTuning {
+  lookup?: LookupOptions
+  table?: TableOptions
+  providers?: ProviderLimits
+  values?: ValueLimits
+  /** One request, and a dial for it, each. Default 10 s. */
+  requestTimeoutMs?: number
+  /** One lookup. Default 60 s. */
+  lookupTimeoutMs?: number
+  /** Between two refreshes of the table. Default 10 min. */
+  refreshMs?: number
+  /** Peers with one IP group are limited, false: they are not. Default: limited in the public network. */
+  diversity?: boolean
+}
+
+export interface KadParts extends KadTuning {
+  host: KadHost
+  /** `/ipfs/kad/1.0.0`. */
+  protocol: string
+  scope: Scope
+  records: RecordStore
+  book: KnownAddresses
+  validators: Validators
+}
+
+const defaults = { requestTimeoutMs: 10_000, lookupTimeoutMs: 60_000, refreshMs: 600_000 }
+
+/** Newcomers that are asked for a sign of life at a time, and that wait for it. */
+const checksAtOnce = 8
+const checksWaiting = 256
+/** Addresses of one peer that we believe an answer. */
+const addrsPerPeer = 16
+
+export interface LookupRequest {
+  type: Extract<MessageType, 'FIND_NODE' | 'GET_PROVIDERS' | 'GET_VALUE'>
+  /** A peer id's bytes, a multihash, a record key. */
+  key: Uint8Array
+  /** Looks at each answer; true: that is enough. */
+  onAnswer?: (from: PeerId, answer: Message) => boolean | void
+  /** Is told of each peer that could not be asked; true: that is enough. */
+  onFailure?: (peer: PeerId) => boolean
+  onEvent?: ((event: QueryEvent) => void) | undefined
+  signal?: AbortSignal | undefined
+  options?: LookupOptions
+}
+
+export interface LookupOutcome extends QueryResult {
+  /** The k closest that answered. */
+  closest: PeerInfo[]
+}
+
+export class Kad {
+  readonly host: KadHost
+  readonly protocol: string
+  readonly scope: Scope
+  readonly table: RoutingTable
+  readonly network: KadNetwork
+  readonly providers: ProviderStore
+  readonly values: ValueStore
+  readonly validators: Validators
+  readonly #parts: KadParts & typeof defaults
+  readonly #server: KadServer
+  readonly #toCheck = new Map<string, Connection>()
+  #checking = 0
+  #undo: (() => void)[] = []
+  #controller: AbortController | undefined
+  #serving = false
+  #maintenance: Promise<void> | undefined
+  #refreshSoon = false
+  /** Ends the wait between two refreshes. */
+  #wake: (() => void) | undefined
+
+  constructor(parts: KadParts) {
+    const { host, protocol, scope, records, validators, book } = parts
+    this.#parts = { ...defaults, ...parts }
+    this.host = host
+    this.protocol = protocol
+    this.scope = scope
+    this.validators = validators
+    const limits = this.#diverse ? {} : { maxPerGroup: Infinity, maxPerGroupAndBucket: Infinity }
+    this.table = new RoutingTable(keyOfPeer(host.peerId), { ...limits, ...parts.table })
+    this.network = new KadNetwork(host, protocol, this.#parts.requestTimeoutMs)
+    const namespace = `/dht${protocol.slice(0, -'/kad/1.0.0'.length)}`
+    this.providers = new ProviderStore(records, host.env, namespace, parts.providers)
+    this.values = new ValueStore(records, host.env, namespace, validators, parts.values)
+    const { table, providers, values } = this
+    const addrsOf = (peer: PeerId): PeerInfo['addrs'] => this.#scoped(book.addrs(peer))
+    this.#server = new KadServer({ host, scope, k: parts.lookup?.k ?? 20, table, providers, values, addrsOf })
+  }
+
+  get #diverse(): boolean {
+    return this.#parts.diversity ?? this.scope === 'wan'
+  }
+
+  get serving(): boolean {
+    return this.#serving
+  }
+
+  /** A server answers and is announced by identify; a client is neither. */
+  serve(serving: boolean): void {
+    if (this.#serving === serving) return
+    this.#serving = serving
+    if (serving) this.host.handle(this.protocol, (stream, context) => this.#server.serve(stream, context))
+    else this.host.unhandle(this.protocol)
+  }
+
+  async start(): Promise<void> {
+    if (this.#controller !== undefined) return
+    this.#controller = new AbortController()
+    await this.providers.load()
+    await this.values.load()
+    this.#undo = [
+      this.host.on('peer:identify', ({ connection }) => this.#met(connection)),
+      this.host.on('peer:disconnect', (peer) => void this.#toCheck.delete(peer.toString())),
+    ]
+    for (const connection of this.host.connections()) this.#met(connection)
+    this.#maintenance = this.#maintain(this.#controller.signal)
+  }
+
+  /** Ends what is under way; what was stored is durable then. */
+  async stop(): Promise<void> {
+    this.serve(false)
+    for (const undo of this.#undo.splice(0)) undo()
+    this.#toCheck.clear()
+    this.#controller?.abort(new Error('the DHT was stopped'))
+    await this.#maintenance
+    this.#controller = undefined
+    await this.providers.flush()
+  }
+
+  /** Walks towards `key`. Rejects with signal.reason, or TimeoutError at the lookup's deadline. */
+  async lookup({ type, key, onAnswer, onFailure, onEvent, signal, options }: LookupRequest): Promise<LookupOutcome> {
+    const { host, table } = this
+    const { lookupTimeoutMs: timeoutMs, lookup: tuned } = this.#parts
+    const target = keyOf(key)
+    const seeds = table.closest(target, this.k).map(({ peer }) => peer)
+    const lookup = new Lookup(host.peerId, target, seeds, { ...tuned, ...options })
+    const heard = new Map<string, readonly Multiaddr[]>()
+    const infoOf = (peer: PeerId): PeerInfo => {
+      const known = this.#parts.book.addrs(peer)
+      return { peer, addrs: known.length > 0 ? known : (heard.get(peer.toString()) ?? []) }
+    }
+    const request: Message = { type, key, closerPeers: [], providerPeers: [] }
+    const bound = deadline({ env: host.env, timeoutMs, what: `a ${type} lookup`, signal })
+    try {
+      const result = await runQuery({
+        lookup,
+        signal: bound.signal,
+        onEvent,
+        now: () => host.env.clock.now(),
+        ask: (peer, until) => this.network.ask(infoOf(peer), request, { signal: until }),
+        onAnswer: (peer, answer) => {
+          this.#answered(peer)
+          const closer = this.readPeers(answer.closerPeers)
+          for (const info of closer) if (!heard.has(info.peer.toString())) heard.set(info.peer.toString(), info.addrs)
+          if (onAnswer?.(peer, answer) === true) lookup.stop()
+          return closer
+        },
+        onFailure: (peer, error) => {
+          this.#failed(peer, error)
+          if (onFailure?.(peer) === true) lookup.stop()
+        },
+      })
+      return { ...result, closest: lookup.closest().map(infoOf) }
+    } finally {
+      bound.done()
+    }
+  }
+
+  get k(): number {
+    return this.#parts.lookup?.k ?? 20
+  }
+
+  /** The peers of an answer that are ours to use: not ourselves, ids that are ids, with addresses of this network. */
+  readPeers(list: readonly WirePeer[]): PeerInfo[] {
+    const out: PeerInfo[] = []
+    for (const { id, addrs } of list) {
+      if (equals(id, this.host.peerId.bytes)) continue
+      const peer = decodePeer(id)
+      if (peer === undefined) continue
+      const read = readAddrs(addrs, this.scope, addrsPerPeer)
+      // Without an address it can only be asked when we know one, or are connected.
+      if (read.length === 0 && this.#parts.book.addrs(peer).length === 0 && this.host.connections(peer).length === 0) {
+        continue
+      }
+      if (read.length > 0) this.#parts.book.heard(peer, read)
+      out.push({ peer, addrs: read })
+    }
+    return out
+  }
+
+  /** Our addresses as this network may know them. */
+  ownAddrs(): Multiaddr[] {
+    return this.#scoped(this.host.addrs().map((addr) => addr.withoutPeer()))
+  }
+
+  /** Looks up ourselves, and something random in each bucket that is due; asks the silent for a sign of life. */
+  async refresh({ force = false, signal }: { force?: boolean; signal?: AbortSignal } = {}): Promise<void> {
+    const { env, peerId } = this.host
+    const now = env.clock.now()
+    for (const { peer } of this.table.silent(now)) this.#check(peer, undefined)
+    await this.lookup({ type: 'FIND_NODE', key: peerId.bytes, signal })
+    for (const prefixBits of this.table.prefixesToRefresh(now, force ? 0 : this.#parts.refreshMs)) {
+      const key = this.#keyWithPrefix(prefixBits)
+      this.table.refreshed(prefixBits, now)
+      await this.lookup({ type: 'FIND_NODE', key, signal, options: { complete: false } })
+    }
+  }
+
+  async #maintain(signal: AbortSignal): Promise<void> {
+    const { env } = this.host
+    while (!signal.aborted) {
+      try {
+        if (this.table.size > 0) await this.refresh({ signal })
+        this.providers.sweep()
+        this.values.sweep()
+      } catch (error) {
+        // The next one may do better.
+        if (!signal.aborted) env.trace?.('dht.refresh-failed', { protocol: this.protocol, error })
+      }
+      const next = new AbortController()
+      this.#wake = () => next.abort()
+      // Newcomers that came during the refresh, or the first ever: not ten minutes later.
+      const waitMs = this.#refreshSoon ? 1_000 : this.#parts.refreshMs
+      this.#refreshSoon = false
+      await sleep(env, waitMs, AbortSignal.any([signal, next.signal])).catch(() => {})
+    }
+  }
+
+  /** Somebody is connected and has said what it speaks. */
+  #met(connection: Connection): void {
+    const { peer, protocols } = connection
+    if (protocols?.includes(this.protocol) !== true) {
+      // A server that became a client.
+      if (protocols !== undefined) this.table.remove(peer)
+      return
+    }
+    if (!inScope(connection.remoteAddr, this.scope)) return
+    if (!this.table.has(peer)) this.#check(peer, connection)
+  }
+
+  /** Asks it something: who does not answer does not come into the table, or leaves it. */
+  #check(peer: PeerId, connection: Connection | undefined): void {
+    const [open = connection] = this.host.connections(peer)
+    if (open === undefined && !this.table.has(peer)) return
+    if (this.#checking >= checksAtOnce) {
+      if (open !== undefined && this.#toCheck.size < checksWaiting) this.#toCheck.set(peer.toString(), open)
+      return
+    }
+    this.#checking++
+    void this.#checkNow(peer).finally(() => {
+      this.#checking--
+      for (const [text, waiting] of this.#toCheck) {
+        this.#toCheck.delete(text)
+        this.#check(waiting.peer, waiting)
+        break
+      }
+    })
+  }
+
+  async #checkNow(peer: PeerId): Promise<void> {
+    const key = this.host.peerId.bytes
+    const signal = this.#controller?.signal
+    const to = { peer, addrs: this.#parts.book.addrs(peer) }
+    try {
+      const answer = await this.network.ask(
+        to,
+        { type: 'FIND_NODE', key, closerPeers: [], providerPeers: [] },
+        { signal },
+      )
+      this.#answered(peer)
+      this.readPeers(answer.closerPeers)
+    } catch (error) {
+      if (signal?.aborted !== true) this.#failed(peer, asError(error))
+    }
+  }
+
+  #answered(peer: PeerId): void {
+    const now = this.host.env.clock.now()
+    if (this.table.has(peer)) {
+      this.table.alive(peer, now)
+      return
+    }
+    const [connection] = this.host.connections(peer)
+    if (connection === undefined || !inScope(connection.remoteAddr, this.scope)) return
+    const group = this.#diverse ? groupOf(connection.remoteAddr) : undefined
+    const first = this.table.size === 0
+    if (this.table.add(peer, group === undefined ? [] : [group], now) !== 'added') return
+    this.#refreshSoon = true
+    if (first) this.#wake?.()
+  }
+
+  #failed(peer: PeerId, error: Error): void {
+    // Our own limits say nothing about the peer.
+    if (error instanceof LimitError) return
+    this.table.remove(peer)
+    this.host.env.trace?.('dht.peer-failed', { protocol: this.protocol, peer: peer.toString(), error })
+  }
+
+  #scoped(addrs: readonly Multiaddr[]): Multiaddr[] {
+    return addrs.filter((addr) => inScope(addr, this.scope))
+  }
+
+  /** Bytes whose key shares exactly so many bits with ours: some 2^(bits + 1) hashes. */
+  #keyWithPrefix(prefixBits: number): Uint8Array {
+    const { random } = this.host.env
+    const bytes = random.bytes(32)
+    for (let count = 0; ; count++) {
+      bytes[count & 31] = ((bytes[count & 31] ?? 0) + 1 + (count >> 5)) & 0xff
+      if (commonPrefixLength(keyOf(bytes), this.table.self) === prefixBits) return bytes.slice()
+    }
+  }
+}
+
+function decodePeer(id: Uint8Array): PeerId | undefined {
+  try {
+    return PeerId.decode(id)
+  } catch {
+    // An id of a kind that we do not know, or none at all.
+    return undefined
+  }
+}
