@@ -57,7 +57,8 @@ export class SocketWire implements Wire {
     socket.on('error', (error) => this.#fail(explain(error)))
     socket.on('close', () => {
       const whole = this.#given || (this.#ended && socket.writableFinished)
-      if (!this.#over && !whole) this.#fail(explain(new Error('socket closed')))
+      // A TLSSocket's close may come before its error.
+      if (!this.#over && !whole) this.#fail(explain(socket.errored ?? new Error('socket closed')))
       this.#over = true
       this.#sink = undefined
       this.#closed.resolve(this.#info ?? { by: 'local', code: 0 })

@@ -115,9 +115,10 @@ export function decodeCertificate(bytes: Uint8Array): Certificate {
   return { tbs, spki, scheme: scheme(algorithm, key), signature, notBeforeMs, notAfterMs, identityKey, identitySig }
 }
 
+const iso = (ms: number): string => new Date(ms).toISOString()
+
 /** Throws ProtocolError `bad-handshake` when the certificate is not valid at `nowMs`. */
 export function checkValidity({ notBeforeMs, notAfterMs }: Certificate, nowMs: number): void {
-  const iso = (ms: number): string => new Date(ms).toISOString()
   if (nowMs < notBeforeMs) throw bad(`not valid before ${iso(notBeforeMs)}, now is ${iso(nowMs)}: check both clocks`)
   if (nowMs >= notAfterMs + 1000) throw bad(`expired at ${iso(notAfterMs)}, now is ${iso(nowMs)}: check both clocks`)
 }

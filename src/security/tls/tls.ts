@@ -11,7 +11,7 @@ import { platformCrypto } from '#crypto'
 import { byteLength, concat } from '../../bytes.ts'
 import type { Crypto } from '../../crypto/crypto.ts'
 import type { Env } from '../../env.ts'
-import { ClosedError, ProtocolError, TimeoutError, asError } from '../../errors.ts'
+import { ProtocolError, TimeoutError, asError } from '../../errors.ts'
 import { deferred, quiet } from '../../inbox.ts'
 import type { PrivateKey } from '../../peer/keys.ts'
 import { SocketWire, socketHighWaterBytes } from '../../socket-wire.ts'
@@ -53,26 +53,35 @@ export function createTls(options: TlsOptions): SecurityProtocol {
   return new Tls(options)
 }
 
-/** What TLS runs over, and how to reset it. */
+/** What TLS runs over. */
 interface Carrier {
   socket: net.Socket
-  reset(reason: Error | undefined): void
+  /** Resets it, and the TLSSocket over it with it. */
+  reset(reason: Error | undefined, secure?: tls.TLSSocket): void
 }
 
 /** The socket that `stream` lies on with what was read too early put back, or else a Duplex over it. */
 function carrierOf(stream: Stream): Carrier {
   const wire = toWire(stream)
-  const reset = (reason: Error | undefined): void => wire.abort(reason)
   const bare = wire.detachSocket?.()
-  if (bare === undefined) {
-    const duplex = new WireDuplex(wire)
-    // The TLSSocket over it reports the same.
-    duplex.on('error', () => {})
-    return { socket: duplex as unknown as net.Socket, reset }
+  if (bare !== undefined) {
+    const socket = bare.socket as net.Socket
+    if (byteLength(bare.unread) > 0) socket.unshift(concat(bare.unread))
+    // Danger: a TLSSocket that is destroyed while the socket below is being reset crashes Node (24.21 at least). Its end
+    // follows that of the socket by itself.
+    return { socket, reset: (reason) => wire.abort(reason) }
   }
-  const socket = bare.socket as net.Socket
-  if (byteLength(bare.unread) > 0) socket.unshift(concat(bare.unread))
-  return { socket, reset }
+  const duplex = new WireDuplex(wire)
+  // The TLSSocket over it reports the same.
+  duplex.on('error', () => {})
+  return {
+    socket: duplex as unknown as net.Socket,
+    reset(reason, secure) {
+      wire.abort(reason)
+      duplex.destroy(reason)
+      secure?.destroy()
+    },
+  }
 }
 
 class Tls implements SecurityProtocol {
@@ -137,10 +146,7 @@ class Tls implements SecurityProtocol {
       const secureContext = await until(this.#secureContext(module))
       const carrier = carrierOf(stream)
       const socket = this.#socket(module, role, carrier, secureContext, options.muxers)
-      reset = (why) => {
-        carrier.reset(why)
-        socket.destroy()
-      }
+      reset = (why) => carrier.reset(why, socket)
       const secured = await this.#handshake(role, socket, carrier, options, until)
       env.trace?.('tls.secured', { role, peer: secured.remotePeer, muxer: secured.muxer })
       return secured
@@ -199,18 +205,18 @@ class Tls implements SecurityProtocol {
       explain,
       cut: (why) => {
         // After both FINs a reset would fail, and nothing is left to cut off.
-        if (!socket.writableFinished || !socket.readableEnded) carrier.reset(why)
-        socket.destroy()
+        if (socket.writableFinished && socket.readableEnded) socket.destroy()
+        else carrier.reset(why, socket)
       },
     })
     socket.on('secure', () => established.resolve())
     // Node leaves the socket open after an alert.
     socket.on('error', (error: Error) => {
       established.reject(explain(error))
-      carrier.reset(error)
-      socket.destroy()
+      carrier.reset(error, socket)
     })
-    socket.on('close', () => established.reject(explain(new Error('the stream ended within the handshake'))))
+    const ended = (): Error => explain(socket.errored ?? new Error('the stream ended within the handshake'))
+    socket.on('close', () => established.reject(ended()))
     await until(established.promise)
     // Asked once: the second certificate is missing from every later answer (and only here is it told at all).
     const certificate = socket.getPeerX509Certificate()
@@ -223,7 +229,7 @@ class Tls implements SecurityProtocol {
     // A peer without ALPN negotiates the muxer over the wire, like one that chose "libp2p".
     const muxer = alpn === false || alpn === null || alpn === 'libp2p' ? undefined : alpn
     if (muxer !== undefined && !muxers.includes(muxer)) throw noMuxer(`the peer chose ${muxer.slice(0, 100)}`)
-    if (socket.destroyed) throw explain(new Error('the stream ended within the handshake'))
+    if (socket.destroyed) throw ended()
     verified = true
     return { wire, remotePeer: remoteKey.peerId, remoteKey, muxer }
   }

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { concat, empty, equals, fromHex, fromUtf8, toHex } from '../../../src/bytes.ts'
 import { nativeCrypto } from '../../../src/crypto/native.ts'
 import { der, DerReader, derTags } from '../../../src/der.ts'
-import { fakeEnv } from '../../../src/env.ts'
+import { FakeClock, fakeEnv } from '../../../src/env.ts'
 import { ProtocolError, errorCode } from '../../../src/errors.ts'
 import { generateKey, keyTypes, type KeyType } from '../../../src/peer/keys.ts'
 import {
@@ -28,8 +28,7 @@ const signed = specCases('tls/schemes.json') as Case[]
 
 /** An env whose clock stands at `wallMs`. */
 function at(wallMs: number) {
-  const env = fakeEnv()
-  return { ...env, clock: { ...env.clock, wallTime: () => wallMs } as typeof env.clock }
+  return { ...fakeEnv(), clock: new FakeClock(0, wallMs) }
 }
 
 const verified = (certificate: Uint8Array, env = fakeEnv()): Promise<unknown> =>
@@ -37,6 +36,9 @@ const verified = (certificate: Uint8Array, env = fakeEnv()): Promise<unknown> =>
     (key) => key.peerId.toString(),
     (error: unknown) => errorCode(error) ?? error,
   )
+
+const extension = (oid: string, ...more: Uint8Array[]): Uint8Array =>
+  der(derTags.sequence, der(derTags.oid, fromHex(oid)), ...more, der(derTags.octetString, fromUtf8('x')))
 
 describe('libp2p certificates', () => {
   it.each(published.map((c) => [c.name, c] as const))('of the spec: %s', async (_name, { certificate, peerId }) => {
@@ -162,8 +164,6 @@ describe('libp2p certificates', () => {
       const inner = new DerReader(body[7]?.contents ?? empty, 'bad-handshake').read(derTags.sequence)
       put(7, 0xa3, der(derTags.sequence, inner, extension))(body)
     }
-    const extension = (oid: string, ...more: Uint8Array[]): Uint8Array =>
-      der(derTags.sequence, der(derTags.oid, fromHex(oid)), ...more, der(derTags.octetString, fromUtf8('x')))
     const critical = Uint8Array.of(1, 1, 255)
     const validity = (from: string, to = '500101000000Z') =>
       put(4, derTags.sequence, concat([der(0x17, fromUtf8(from)), der(0x17, fromUtf8(to))]))

@@ -2,8 +2,8 @@ import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { concat, equals, fromUtf8 } from '../../../src/bytes.ts'
 import { fakeEnv } from '../../../src/env.ts'
-import { ClosedError, errorCode } from '../../../src/errors.ts'
-import { generateKey, type KeyType, type PrivateKey } from '../../../src/peer/keys.ts'
+import { ClosedError, TimeoutError, errorCode } from '../../../src/errors.ts'
+import { generateKey, keyTypes, type KeyType } from '../../../src/peer/keys.ts'
 import type { SecureOptions, Secured } from '../../../src/security/security.ts'
 import { createTls, type TlsOptions } from '../../../src/security/tls/tls.ts'
 import { SocketWire } from '../../../src/socket-wire.ts'
@@ -68,11 +68,11 @@ function got(result: PromiseSettledResult<Secured>): Secured {
 const code = (result: PromiseSettledResult<unknown>): unknown =>
   result.status === 'rejected' ? errorCode(result.reason) : 'no error'
 
-/** How the wire of a dialer ends that the server refuses. */
-function endOf(secured: Secured): Promise<Error | undefined> {
-  return new Promise((resolve) =>
-    secured.wire.start({ data: () => true, end: (reason) => resolve(reason), onRoom: () => {} }),
-  )
+/** What each side says the muxer is, or why it failed. */
+const negotiated = async (lane: Lane, a: string[], b: string[]): Promise<unknown[]> => {
+  const { left, right, streams } = await connect(lane, { secure: { muxers: a } }, { secure: { muxers: b } })
+  for (const stream of streams) stream.reset()
+  return [left, right].map((side) => (side.status === 'fulfilled' ? side.value.muxer : errorCode(side.reason)))
 }
 
 describe.each(['socket', 'stream'] as const)('TLS over a %s', (lane) => {
@@ -102,4 +102,146 @@ describe.each(['socket', 'stream'] as const)('TLS over a %s', (lane) => {
     await Promise.all(streams.map((s) => s.closed))
     await expect(x.write(fromUtf8('late'))).rejects.toThrow(ClosedError)
   })
+
+  it.each(Object.keys(keyTypes) as KeyType[])('proves identities of type %s', async (type) => {
+    const [ours, theirs] = await Promise.all([generateKey(type), generateKey(type)])
+    const expected = { expectedPeer: theirs.publicKey.peerId }
+    const { left, right } = await connect(lane, { privateKey: ours, secure: expected }, { privateKey: theirs })
+    expect(got(left).remotePeer.equals(theirs.publicKey.peerId)).toBe(true)
+    expect(got(right).remotePeer.equals(ours.publicKey.peerId)).toBe(true)
+    got(left).wire.abort()
+    await got(right).wire.closed
+  })
+
+  it('negotiates the muxer early, in the dialer’s order, and leaves it for later where a side has none', async () => {
+    expect(await negotiated(lane, ['/a', '/b', '/c'], ['/c', '/b'])).toEqual(['/b', '/b'])
+    expect(await negotiated(lane, ['/a'], [])).toEqual([undefined, undefined])
+    expect(await negotiated(lane, ['/a'], ['/b'])).toEqual([undefined, undefined])
+  })
+
+  it('refuses a peer that is not the expected one, on either side', async () => {
+    const stranger = generateKey().publicKey.peerId
+    const one = await connect(lane, { secure: { expectedPeer: stranger } })
+    expect(code(one.left)).toBe('wrong-peer')
+    await Promise.all(one.streams.map((s) => s.closed))
+    const two = await connect(lane, {}, { secure: { expectedPeer: stranger } })
+    expect(code(two.right)).toBe('wrong-peer')
+    // The dialer is done before the listener looks (§Peer Authentication): what it hears then says so.
+    if (two.left.status === 'fulfilled') {
+      const { wire } = two.left.value
+      const end = new Promise<Error | undefined>((resolve) =>
+        wire.start({ data: () => true, end: resolve, onRoom: () => {} }),
+      )
+      expect((await end)?.message).toMatch(/it may have refused our certificate|stream closed|connection lost/)
+    }
+    await Promise.all(two.streams.map((s) => s.closed))
+  })
+
+  it('takes the bytes that a negotiation read too early', async () => {
+    const [a, b] = await joined(lane)
+    const early = buffered(b)
+    const [left, right] = await Promise.all([
+      party().run('initiator', a),
+      early.readExact(5).then((bytes) => {
+        early.unread(bytes)
+        return party().run('responder', early)
+      }),
+    ])
+    const x = new WireStream(left.wire)
+    await x.write(fromUtf8('hello'))
+    expect(await buffered(new WireStream(right.wire)).readExact(5)).toEqual(fromUtf8('hello'))
+    x.reset()
+    await right.wire.closed
+  })
+
+  it('sends no name of the server and offers TLS 1.3 alone', async () => {
+    const [a, b] = await joined(lane)
+    const secured = party().run('initiator', a)
+    const failed = expect(secured).rejects.toBeInstanceOf(Error)
+    let hello: Uint8Array = new Uint8Array(0)
+    const size = (): number => 5 + (hello[3] ?? 0) * 256 + (hello[4] ?? 0)
+    while (hello.length < 5 || hello.length < size()) hello = concat([hello, (await b.read()) ?? fromUtf8('')])
+    const found = extensions(hello)
+    expect(found.get(0)).toBeUndefined()
+    expect(found.get(43)).toEqual(Uint8Array.of(2, 3, 4))
+    const text = Buffer.from(found.get(16) ?? []).toString('latin1')
+    expect(text.indexOf('/yamux/1.0.0')).toBeLessThan(text.indexOf('libp2p'))
+    b.reset()
+    await failed
+  })
+
+  it('ends with the signal’s reason, or at the deadline, and leaves nothing open', async () => {
+    const [a] = await joined(lane)
+    const controller = new AbortController()
+    const cause = new Error('enough')
+    const aborted = party({ secure: { signal: controller.signal } }).run('initiator', a)
+    controller.abort(cause)
+    await expect(aborted).rejects.toBe(cause)
+    await a.closed
+    const [c] = await joined(lane)
+    const slow = party({ handshakeTimeoutMs: 500 })
+    const late = expect(slow.run('responder', c)).rejects.toBeInstanceOf(TimeoutError)
+    await slow.env.clock.advance(500)
+    await late
+    await c.closed
+  })
+
+  it('stops a sender whose reader does not read, within bounds', async () => {
+    const { left, right } = await connect(lane)
+    const [x, y] = [got(left).wire, got(right).wire]
+    let pulled = 0
+    y.start({ data: (bytes) => ((pulled += bytes.length), false), end: () => {}, onRoom: () => {} })
+    const roomy = new Promise<void>((resolve) => x.start({ data: () => true, end: () => {}, onRoom: resolve }))
+    let sent = 0
+    for (let quiet = 0; quiet < 50;) {
+      if (x.put([new Uint8Array(65_536)])) {
+        sent += 65_536
+        quiet = 0
+      } else quiet++
+      if (x.room <= 0) await new Promise((resolve) => setImmediate(resolve))
+      expect(sent).toBeLessThan(64 * 1024 * 1024)
+    }
+    expect(pulled).toBeLessThan(sent)
+    y.resume()
+    const pump = setInterval(() => y.resume(), 1)
+    onTestFinished(() => clearInterval(pump))
+    await roomy
+    x.abort()
+    await Promise.all([x.closed, y.closed])
+  })
+
+  it('takes a record that was changed on the way for an attack', async () => {
+    const { left, right, streams } = await connect(lane)
+    const end = new Promise<Error | undefined>((resolve) =>
+      got(right).wire.start({ data: () => true, end: resolve, onRoom: () => {} }),
+    )
+    got(left).wire.start({ data: () => true, end: () => {}, onRoom: () => {} })
+    expect(streams).toHaveLength(2)
+    if (lane === 'stream') {
+      // Straight onto the wire below: a record that nobody sealed.
+      await streams[0].write(concat([Uint8Array.of(23, 3, 3, 0, 40), new Uint8Array(40)])).catch(() => {})
+      expect(errorCode(await end)).toBe('decrypt-failed')
+    }
+    got(left).wire.abort()
+    await end
+    await got(right).wire.closed
+  })
 })
+
+it('TLS refuses numbers that make no sense', () => {
+  expect(() => createTls({ privateKey: generateKey(), env: fakeEnv(), handshakeTimeoutMs: 0 })).toThrow(RangeError)
+  expect(() => createTls({ privateKey: generateKey(), env: fakeEnv(), highWaterBytes: NaN })).toThrow(RangeError)
+})
+
+/** Of a ClientHello (RFC 8446 §4.1.2), by type. */
+function extensions(record: Uint8Array): Map<number, Uint8Array> {
+  const at16 = (i: number): number => (record[i] ?? 0) * 256 + (record[i + 1] ?? 0)
+  let at = 5 + 4 + 2 + 32
+  at += 1 + (record[at] ?? 0)
+  at += 2 + at16(at)
+  at += 1 + (record[at] ?? 0)
+  const end = at + 2 + at16(at)
+  const out = new Map<number, Uint8Array>()
+  for (at += 2; at < end; at += 4 + at16(at + 2)) out.set(at16(at), record.slice(at + 4, at + 4 + at16(at + 2)))
+  return out
+}
