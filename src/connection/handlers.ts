@@ -3,7 +3,7 @@ import { fromUtf8 } from '../bytes.ts'
 import type { Env } from '../env.ts'
 import { LimitError } from '../errors.ts'
 import type { HandleOptions, StreamHandler } from '../host.ts'
-import { capabilitiesId } from '../protocols/capabilities/id.ts'
+import { capabilitiesId, maxAnswerBytes, maxCapabilities, maxCapabilityBytes } from '../protocols/capabilities/id.ts'
 import {
   compareVersions,
   parseProtocolId,
@@ -22,11 +22,6 @@ interface Versioned extends Handler {
   version: Version
   accepts: (theirs: Version, id: string) => boolean
 }
-
-const maxCapabilities = 32
-const maxCapabilityBytes = 64
-/** Of everything that one answer to `/rhiza/capabilities/1.0.0` must hold; it has room for 32 KiB. */
-const capabilityBytes = 24 * 1024
 
 /** Throws TypeError or RangeError when `options` make no sense. */
 function versioned(id: string, handler: StreamHandler, options: HandleOptions): Versioned | undefined {
@@ -54,6 +49,9 @@ function checkCapabilities(capabilities: readonly string[]): void {
   if (bad !== undefined)
     throw new RangeError(`capability ${JSON.stringify(bad)}: want 1 to ${maxCapabilityBytes} bytes`)
 }
+
+const tooMany = (bytes: number): string =>
+  `capabilities of all protocols take ${bytes} bytes in one answer, at most ${maxAnswerBytes} allowed`
 
 export class Handlers {
   readonly #byId = new Map<string, Handler>()
@@ -148,11 +146,9 @@ export class Handlers {
   /** Room for one more in the answer, and somebody to give it. */
   #serveCapabilities(ids: readonly string[], capabilities: readonly string[]): void {
     const all = [...this.#capabilities(), ...ids.map((id) => [id, capabilities] as const)]
-    const bytes = all.flat(2).reduce((sum, text) => sum + fromUtf8(text).length + 4, 0)
-    if (bytes > capabilityBytes) {
-      const message = `capabilities take ${bytes} bytes in one answer, at most ${capabilityBytes} allowed`
-      throw new LimitError('capabilityBytes', capabilityBytes, bytes, message)
-    }
+    // With the prefixes of protobuf: two bytes for a capability, eight for an id and what belongs to it.
+    const bytes = all.flat(2).reduce((sum, text) => sum + fromUtf8(text).length + 2, 6 * all.length)
+    if (bytes > maxAnswerBytes) throw new LimitError('capabilityBytes', maxAnswerBytes, bytes, tooMany(bytes))
     if (this.#byId.has(capabilitiesId)) return
     const handler: StreamHandler = async (stream) => {
       const { answerCapabilities } = await import('../protocols/capabilities/capabilities.ts')

@@ -120,10 +120,11 @@ describe('the table of handlers', () => {
   it('refuses capabilities that do not fit into one answer, and stops answering with the last of them', () => {
     const handlers = table()
     const options = { capabilities: Array.from({ length: 32 }, (_, i) => `${i}`.padEnd(64, 'x')) }
-    for (let i = 0; i < 11; i++) handlers.serve(`/app/${i}`, options)
-    expect(() => handlers.serve('/app/11', options)).toThrow(LimitError)
+    // 32 of 66 bytes, an id of up to 7, eight more: 2,128 fit 15 times.
+    for (let i = 0; i < 15; i++) handlers.serve(`/app/${i}`, options)
+    expect(() => handlers.serve('/app/15', options)).toThrow(LimitError)
     expect(handlers.ids()).toContain('/rhiza/capabilities/1.0.0')
-    for (let i = 0; i < 11; i++) handlers.remove(`/app/${i}`)
+    for (let i = 0; i < 15; i++) handlers.remove(`/app/${i}`)
     expect(handlers.ids()).toEqual([])
   })
 })

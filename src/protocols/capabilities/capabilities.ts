@@ -4,8 +4,8 @@ import type { Env } from '../../env.ts'
 import { ProtocolError, errorCode } from '../../errors.ts'
 import type { Connection, ProtocolStream } from '../../host.ts'
 import { BufferedStream, prefixed } from '../../stream.ts'
-import { capabilitiesId } from './id.ts'
-import { decodeCapabilities, encodeCapabilities, maxAnswerBytes, type Capable } from './wire.ts'
+import { capabilitiesId, maxAnswerBytes } from './id.ts'
+import { decodeCapabilities, encodeCapabilities, type Capable } from './wire.ts'
 
 /** A peer that has not answered by then does not mean to. */
 const timeoutMs = 5_000

@@ -5,12 +5,9 @@
 import { ProtocolError } from '../../errors.ts'
 import { protocolIdBytes } from '../../limits.ts'
 import { limited, message, repeated, required, string } from '../../protobuf.ts'
+import { maxCapabilities, maxCapabilityBytes } from './id.ts'
 
-export const maxAnswerBytes = 32 * 1024
 export const maxIds = 256
-/** Of one id. */
-export const maxCapabilities = 32
-export const maxCapabilityBytes = 64
 
 const Entry = message({
   id: [1, required(limited(string, protocolIdBytes - 1))],
