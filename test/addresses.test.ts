@@ -4,12 +4,14 @@ import { multiaddr, type Multiaddr } from '../src/multiaddr.ts'
 
 const id = '12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA'
 
-describe('what we announce', () => {
-  const sourced =
-    (...addrs: string[]): (() => Multiaddr[]) =>
-    () =>
-      addrs.map((a) => multiaddr(a))
+const sourced =
+  (...addrs: string[]): (() => Multiaddr[]) =>
+  () =>
+    addrs.map((a) => multiaddr(a))
 
+const many = (prefix: string): string[] => Array.from({ length: 60 }, (_, i) => `/ip4/${prefix}.${i}/tcp/4001`)
+
+describe('what we announce', () => {
   it('is what all sources know, each address once', () => {
     const addresses = new Addresses()
     expect(addresses.all()).toEqual([])
@@ -47,7 +49,6 @@ describe('what we announce', () => {
 
   it('is at most 2 KiB, what reaches farthest first', () => {
     const addresses = new Addresses()
-    const many = (prefix: string): string[] => Array.from({ length: 60 }, (_, i) => `/ip4/${prefix}.${i}/tcp/4001`)
     addresses.addSource(sourced(...many('127.0.0'), ...many('10.0.0'), ...many('8.8.8'), ...many('9.9.9')))
     const all = addresses.all()
     expect(all.map(reachOf)).toEqual([...Array(120).fill('public'), ...Array(all.length - 120).fill('private')])

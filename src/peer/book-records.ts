@@ -69,6 +69,7 @@ export class BookRecords {
   readonly #env: Env
   readonly #changed = new Map<string, PeerId>()
   #timer: Timer | undefined
+  #stopped = false
   #writing: Promise<void> = Promise.resolve()
 
   private constructor(records: RecordStore, book: AddressBook, env: Env) {
@@ -98,9 +99,19 @@ export class BookRecords {
     return all
   }
 
-  /** Writes what has changed, and those that are connected now, which are as fresh as can be. Never rejects. */
-  async flush(connected: Iterable<PeerId> = []): Promise<void> {
+  /** Writes what has changed, and those that are connected now; until `resume` nothing else but our own. Never rejects. */
+  async stop(connected: Iterable<PeerId> = []): Promise<void> {
     for (const peer of connected) this.#changed.set(peer.toString(), peer)
+    this.#stopped = true
+    await this.flush()
+  }
+
+  resume(): void {
+    this.#stopped = false
+  }
+
+  /** Writes what has changed. Never rejects. */
+  async flush(): Promise<void> {
     this.#timer?.cancel()
     this.#timer = undefined
     this.#writing = this.#writing.then(() => this.#write())
@@ -108,8 +119,10 @@ export class BookRecords {
   }
 
   #note(peer: PeerId): Promise<void> | undefined {
+    const own = peer.equals(this.#book.self)
+    if (this.#stopped && !own) return undefined
     this.#changed.set(peer.toString(), peer)
-    if (peer.equals(this.#book.self)) return this.flush()
+    if (own) return this.flush()
     this.#timer ??= this.#env.clock.setTimer(writeDelayMs, () => void this.flush())
     return undefined
   }

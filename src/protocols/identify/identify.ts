@@ -1,25 +1,38 @@
 /*
- * identify: each side tells its key, addresses, protocols and how it sees the other. Push brings changes.
- * Left out until the address book: signed peer records, confirming observed addresses.
+ * identify: each side tells its key, addresses, protocols and how it sees the other. Push brings changes: at most one a
+ * second to a peer. What the peer says of its addresses goes to the address book, from its signed record if it sent one.
  */
 import { concat } from '../../bytes.ts'
 import { guard } from '../../deadline.ts'
-import { ProtocolError } from '../../errors.ts'
+import { isPlausible, reachOf } from '../../addresses.ts'
+import type { Timer } from '../../env.ts'
+import { LimitError, ProtocolError, UnavailableError } from '../../errors.ts'
 import type { Connection, Host, ProtocolStream } from '../../host.ts'
 import { decodeMultiaddr, type Multiaddr } from '../../multiaddr.ts'
+import type { AddressBook } from '../../peer/book.ts'
 import { PeerId } from '../../peer/id.ts'
 import type { PublicKey } from '../../peer/keys.ts'
 import { BufferedStream, prefixed } from '../../stream.ts'
-import { Identify, identifyId, identifyPushId, maxFrameBytes, maxFrames } from './wire.ts'
+import {
+  Identify,
+  encodeIdentify,
+  identifyId,
+  identifyPushId,
+  maxFrameBytes,
+  maxFrames,
+  type IdentifyMessage,
+} from './wire.ts'
 
 export { identifyId, identifyPushId } from './wire.ts'
 
-/** What a peer says of itself; nothing of it is proved but the key. */
+/** What a peer says of itself; nothing of it is proved but the key and the record. */
 export interface IdentifyResult {
   agent: string | undefined
   protocolVersion: string | undefined
   protocols: readonly string[]
   listenAddrs: readonly Multiaddr[]
+  /** The newest record that the peer has signed, in its envelope; undefined when it sent none that is good. */
+  signedPeerRecord: Uint8Array | undefined
   /** Our address as the peer sees it. */
   observedAddr: Multiaddr | undefined
 }
@@ -27,6 +40,8 @@ export interface IdentifyResult {
 /** What we say of ourselves, asked for each time. */
 export interface Self {
   publicKey: PublicKey
+  /** Takes in what peers say, and gives our record. */
+  book: AddressBook
   addrs(): readonly Multiaddr[]
   protocols(): readonly string[]
   agent: string
@@ -35,14 +50,25 @@ export interface Self {
 export interface IdentifyService {
   /** Asks the peer. Rejects with ProtocolError, TimeoutError, ClosedError or UnavailableError. */
   identify(connection: Connection, options?: { signal?: AbortSignal }): Promise<IdentifyResult>
-  /** Our protocols or addresses are not what they were: peers that take pushes hear of it at the end of this turn. */
+  /**
+   * Our protocols or addresses are not what they were: peers that take pushes hear of it at the end of this turn, or, of
+   * what changes within a second of the last push, at the end of that second.
+   */
   changed(): void
+  /** No push that waits is made any more. */
+  cancel(): void
   stop(): void
 }
 
 const protocolVersion = 'ipfs/0.1.0'
 /** go-libp2p identify.Timeout. */
 const timeoutMs = 5_000
+/** From one push to the next. */
+const pushIntervalMs = 1_000
+/** Pushes under way, to all peers (go-libp2p maxPushConcurrency). */
+const maxPushes = 32
+/** Pushes that a connection may send us at once; one more every second. */
+const maxPushesIn = 20
 
 function parseAddrs(raw: readonly Uint8Array[]): Multiaddr[] {
   const out: Multiaddr[] = []
@@ -58,7 +84,7 @@ function parseAddrs(raw: readonly Uint8Array[]): Multiaddr[] {
 }
 
 /** Reads all frames up to the FIN: concatenated protobuf messages merge. */
-async function readIdentify(stream: ProtocolStream): Promise<ReturnType<typeof Identify.decode>> {
+async function readIdentify(stream: ProtocolStream): Promise<IdentifyMessage> {
   const framed = new BufferedStream(stream)
   const frames: Uint8Array[] = []
   for (
@@ -73,23 +99,6 @@ async function readIdentify(stream: ProtocolStream): Promise<ReturnType<typeof I
   return Identify.decode(concat(frames))
 }
 
-function apply(connection: Connection & IdentifyTarget, message: ReturnType<typeof Identify.decode>): IdentifyResult {
-  if (message.publicKey !== undefined && !PeerId.fromPublicKey(message.publicKey).equals(connection.peer)) {
-    throw new ProtocolError('wrong-peer', `identify of ${connection.peer} carries another public key`)
-  }
-  if (message.protocols.length > 0) connection.protocols = message.protocols
-  if (message.agentVersion !== undefined) connection.agent = message.agentVersion
-  const [observedAddr] = message.observedAddr === undefined ? [] : parseAddrs([message.observedAddr])
-  return {
-    agent: message.agentVersion,
-    protocolVersion: message.protocolVersion,
-    protocols: message.protocols,
-    listenAddrs: parseAddrs(message.listenAddrs),
-    // js-libp2p appends our /p2p, go does not.
-    observedAddr: observedAddr?.withoutPeer(),
-  }
-}
-
 /** The two fields of a Connection that identify writes. */
 interface IdentifyTarget {
   protocols: readonly string[] | undefined
@@ -102,39 +111,132 @@ export function createIdentify(
   self: Self,
   onPush: (connection: Connection, result: IdentifyResult) => void,
 ): IdentifyService {
-  const describe = (connection: Connection): Uint8Array =>
-    Identify.encode({
+  const { env } = host
+  const { book } = self
+
+  async function describe(connection: Connection): Promise<Uint8Array[]> {
+    const addrs = self.addrs()
+    let signedPeerRecord: Uint8Array | undefined
+    try {
+      signedPeerRecord = await book.seal(addrs)
+    } catch (error) {
+      env.trace?.('identify.no-record', { error })
+    }
+    const near = [connection.localAddr, connection.remoteAddr].some((a) => reachOf(a) === 'loopback')
+    const { frames, left } = encodeIdentify({
       publicKey: self.publicKey.encoded,
-      listenAddrs: self.addrs().map((a) => a.bytes),
+      // Nobody else can dial our loopback (go-libp2p).
+      listenAddrs: addrs.filter((a) => near || reachOf(a) !== 'loopback').map((a) => a.bytes),
       protocols: self.protocols(),
       observedAddr: connection.remoteAddr.bytes,
       protocolVersion,
       agentVersion: self.agent,
+      signedPeerRecord,
     })
+    if (left > 0) env.trace?.('identify.protocols-left-out', { left })
+    return frames.flatMap((frame) => prefixed(frame))
+  }
+
+  /** The record where it is good. A peer with a false one has nothing to say of its addresses. */
+  async function learn(connection: Connection, message: IdentifyMessage): Promise<Uint8Array | undefined> {
+    const { peer, remoteAddr } = connection
+    const { signedPeerRecord: sealed } = message
+    const accept = (addr: Multiaddr): boolean => isPlausible(addr, remoteAddr)
+    if (sealed !== undefined && sealed.length > 0) {
+      try {
+        return (await book.consume(sealed, { peer, accept })) ? sealed.slice() : undefined
+      } catch (error) {
+        env.trace?.('identify.record-refused', { peer: peer.toString(), error })
+        // A kind of key that can't be verified here is no lie.
+        if (!(error instanceof UnavailableError)) return undefined
+      }
+    }
+    const addrs = parseAddrs(message.listenAddrs).filter(accept)
+    if (addrs.length > 0) book.add(peer, addrs, { source: 'identify', replace: true })
+    return undefined
+  }
+
+  async function apply(connection: Connection & IdentifyTarget, message: IdentifyMessage): Promise<IdentifyResult> {
+    if (message.publicKey !== undefined && !PeerId.fromPublicKey(message.publicKey).equals(connection.peer)) {
+      throw new ProtocolError('wrong-peer', `identify of ${connection.peer} carries another public key`)
+    }
+    if (message.protocols.length > 0) connection.protocols = message.protocols
+    if (message.agentVersion !== undefined) connection.agent = message.agentVersion
+    const [observedAddr] = message.observedAddr === undefined ? [] : parseAddrs([message.observedAddr])
+    return {
+      agent: message.agentVersion,
+      protocolVersion: message.protocolVersion,
+      protocols: message.protocols,
+      listenAddrs: parseAddrs(message.listenAddrs),
+      signedPeerRecord: await learn(connection, message),
+      // js-libp2p appends our /p2p, go does not.
+      observedAddr: observedAddr?.withoutPeer(),
+    }
+  }
 
   async function push(connection: Connection): Promise<void> {
     try {
+      const frames = await describe(connection)
       const stream = await connection.newStream(identifyPushId, { timeoutMs, limited: true })
-      await guard(stream, { env: host.env, timeoutMs, what: `identify push to ${connection.peer}` }, async () => {
-        await stream.write(...prefixed(describe(connection)))
+      await guard(stream, { env, timeoutMs, what: `identify push to ${connection.peer}` }, async () => {
+        await stream.write(...frames)
         await stream.closeWrite()
         // The peer's FIN; what it may say before is of no interest.
         while ((await stream.read()) !== null);
       })
     } catch (error) {
-      host.env.trace?.('identify.push-failed', { peer: connection.peer.toString(), error })
+      env.trace?.('identify.push-failed', { peer: connection.peer.toString(), error })
     }
   }
 
-  let due = false
+  const due = new Set<Connection>()
+  const pushing = new Set<Connection>()
+  let planned: Timer | 'turn' | undefined
+  let pushedAt = -Infinity
+
+  function pushDue(): void {
+    for (const connection of due) {
+      if (pushing.size === maxPushes) return
+      if (pushing.has(connection)) continue
+      due.delete(connection)
+      pushing.add(connection)
+      void push(connection).then(() => {
+        pushing.delete(connection)
+        pushDue()
+      })
+    }
+  }
+
+  function pushAll(): void {
+    planned = undefined
+    pushedAt = env.clock.now()
+    for (const c of host.connections()) if (c.protocols?.includes(identifyPushId) === true) due.add(c)
+    pushDue()
+  }
+
+  function cancel(): void {
+    if (typeof planned === 'object') planned.cancel()
+    planned = undefined
+    due.clear()
+  }
+
+  const buckets = new WeakMap<Connection, { left: number; at: number }>()
+  function takePush(connection: Connection): void {
+    const now = env.clock.now()
+    const bucket = buckets.get(connection) ?? { left: maxPushesIn, at: now }
+    const left = Math.min(maxPushesIn, bucket.left + (now - bucket.at) / 1000)
+    if (left < 1) throw new LimitError('maxPushesIn', maxPushesIn, maxPushesIn + 1, 'identify pushes come too fast')
+    buckets.set(connection, { left: left - 1, at: now })
+  }
+
   host.handle(
     identifyId,
     async (stream, { connection }) => {
       stream.closeRead()
-      const message = describe(connection)
+      const frames = await describe(connection)
       // Also until the peer's own FIN, or streams that nobody ends would fill up the few that it may have.
-      await guard(stream, { env: host.env, timeoutMs, what: `identify to ${connection.peer}` }, async () => {
-        await stream.write(...prefixed(message))
+      await guard(stream, { env, timeoutMs, what: `identify to ${connection.peer}` }, async () => {
+        await stream.write(...frames)
         await stream.closeWrite()
         await stream.closed
       })
@@ -144,9 +246,10 @@ export function createIdentify(
   host.handle(
     identifyPushId,
     async (stream, { connection }) => {
+      takePush(connection)
       const what = `identify push of ${connection.peer}`
-      const message = await guard(stream, { env: host.env, timeoutMs, what }, () => readIdentify(stream))
-      const result = apply(connection, message)
+      const message = await guard(stream, { env, timeoutMs, what }, () => readIdentify(stream))
+      const result = await apply(connection, message)
       await stream.closeWrite()
       onPush(connection, result)
     },
@@ -156,21 +259,22 @@ export function createIdentify(
     async identify(connection, { signal } = {}) {
       const stream = await connection.newStream(identifyId, { timeoutMs, limited: true, ...(signal && { signal }) })
       const what = `identify of ${connection.peer}`
-      const message = await guard(stream, { env: host.env, timeoutMs, what, signal }, async () => {
+      const message = await guard(stream, { env, timeoutMs, what, signal }, async () => {
         await stream.closeWrite()
         return readIdentify(stream)
       })
       return apply(connection, message)
     },
     changed() {
-      if (due) return
-      due = true
-      host.env.turn(() => {
-        due = false
-        for (const c of host.connections()) if (c.protocols?.includes(identifyPushId) === true) void push(c)
-      })
+      if (planned !== undefined) return
+      const waitMs = pushedAt + pushIntervalMs - env.clock.now()
+      planned = waitMs > 0 ? env.clock.setTimer(waitMs, pushAll) : 'turn'
+      // The turn comes, whatever happens: a cancel only forgets why.
+      if (planned === 'turn') env.turn(() => planned === 'turn' && pushAll())
     },
+    cancel,
     stop() {
+      cancel()
       host.unhandle([identifyId, identifyPushId])
     },
   }
