@@ -114,6 +114,9 @@ export interface HostEvents {
   'peer:identify': { peer: PeerId; connection: Connection }
 }
 
+/** A peer, or where it is; several addresses are those of one peer. */
+export type DialTarget = PeerId | Multiaddr | string | readonly (Multiaddr | string)[]
+
 export interface Host {
   readonly peerId: PeerId
   readonly env: Env
@@ -127,7 +130,8 @@ export interface Host {
     protocols: ConnectionProtocols,
     options?: NewStreamOptions,
   ): Promise<ProtocolStream>
-  dial(peer: PeerId | Multiaddr | string, options?: { signal?: AbortSignal; timeoutMs?: number }): Promise<Connection>
+  /** The connection with the peer that is open, or a new one. `force`: also addresses that failed a moment ago. */
+  dial(to: DialTarget, options?: { signal?: AbortSignal; timeoutMs?: number; force?: boolean }): Promise<Connection>
   hangUp(peer: PeerId | Multiaddr | string): Promise<void>
   /** All open connections, or those with one peer, the best first. */
   connections(peer?: PeerId): readonly Connection[]

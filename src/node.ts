@@ -8,12 +8,16 @@ import { Connections } from './connection/connections.ts'
 import type { Crypto } from './crypto/crypto.ts'
 import { raceAbort } from './deadline.ts'
 import { Dialer, target, type DialOptions, type Target } from './dial/dialer.ts'
+import { Reconnect } from './dial/reconnect.ts'
+import type { Resolver } from './dial/resolve.ts'
+import type { FindAddresses } from './dial/search.ts'
 import { systemEnv, type Env } from './env.ts'
 import { ClosedError, TimeoutError, UnavailableError } from './errors.ts'
 import { Events } from './events.ts'
 import { Handlers } from './connection/handlers.ts'
 import type {
   Connection,
+  DialTarget,
   ConnectionProtocols,
   HandleOptions,
   Host,
@@ -26,7 +30,6 @@ import { Inbound } from './connection/inbound.ts'
 import { cleanClose } from './inbox.ts'
 import { multiaddr, type Multiaddr } from './multiaddr.ts'
 import { yamux } from './mux/yamux/yamux.ts'
-import type { AddressBook } from './peer/book.ts'
 import type { PeerId } from './peer/id.ts'
 import { generateKey, type PrivateKey } from './peer/keys.ts'
 import { createIdentify, type IdentifyResult, type IdentifyService } from './protocols/identify/identify.ts'
@@ -35,14 +38,13 @@ import { createNoise } from './security/noise/noise.ts'
 import type { SecurityProtocol } from './security/security.ts'
 import type { Transport } from './transport/transport.ts'
 import type { MuxerFactory } from './connection/upgrade.ts'
-import { Whereabouts, type WhereaboutsOptions } from './connection/whereabouts.ts'
 import { version } from './version.ts'
 import { platformCrypto } from '#crypto'
 import { defaultTransports } from '#transports'
 
 export type { Capabilities } from './capabilities.ts'
 
-export interface NodeOptions extends WhereaboutsOptions {
+export interface NodeOptions {
   /** Our identity; default: a new Ed25519 key, gone with the process. */
   privateKey?: PrivateKey
   /** Where to listen; default nowhere. */
@@ -59,6 +61,16 @@ export interface NodeOptions extends WhereaboutsOptions {
   agent?: string
   /** A dial with its upgrade; default 15 s (go-libp2p). */
   dialTimeoutMs?: number
+  /** Dials at a time; the next wait. Default 100. */
+  maxDials?: number
+  /** Dials at a time to one peer. Default 8 (go-libp2p). */
+  maxDialsPerPeer?: number
+  /** Addresses of a peer that is dialled by its id. */
+  addressesOf?: FindAddresses
+  /** Asked when no address that addressesOf knows answers: a search in the network. */
+  findPeer?: FindAddresses
+  /** Names in addresses; default the system's resolver on Node, DNS over HTTPS in browsers. */
+  resolver?: Resolver
   /** Negotiating one stream; default 10 s (go-libp2p). */
   negotiationTimeoutMs?: number
   /** Open connections; one more inbound is refused, one more outbound throws. Default 1,024. */
@@ -78,17 +90,17 @@ export interface NodeOptions extends WhereaboutsOptions {
 const defaults = {
   agent: `rhiza/${version}`,
   dialTimeoutMs: 15_000,
+  maxDials: 100,
+  maxDialsPerPeer: 8,
   negotiationTimeoutMs: 10_000,
   maxConnections: 1_024,
   maxPendingInbound: 128,
   maxConnectionsPerPeer: 8,
   spareGraceMs: 30_000,
   stopTimeoutMs: 3_000,
-} satisfies Omit<Required<NodeOptions>, keyof NodeParts | keyof WhereaboutsOptions | 'crypto'>
+} satisfies Omit<Required<NodeOptions>, keyof NodeParts | 'crypto'>
 
 export interface Node extends Host {
-  /** Where peers are: what they signed, what others and we know of them. */
-  readonly book: AddressBook
   /** Listens. Idempotent; rejects with UnavailableError when an address can't be listened on, with nothing left open. */
   start(): Promise<void>
   /**
@@ -101,12 +113,26 @@ export interface Node extends Host {
   /** Protocols that have a handler. */
   protocols(): string[]
   peers(): PeerId[]
+  /**
+   * Dials the peer again, with back-off, when a connection with it is lost, also at the addresses where it was reached.
+   * Until unprotect with the same tag; a connection that we close ourselves, hangUp or stop, is not lost.
+   */
+  protect(peer: PeerId | string, tag?: string): void
+  /** Whether it is still protected, by another tag. */
+  unprotect(peer: PeerId | string, tag?: string): boolean
+  isProtected(peer: PeerId | string): boolean
   /** Asks the peer anew. */
   identify(peer: PeerId | Multiaddr | string, options?: { signal?: AbortSignal }): Promise<IdentifyResult>
   ping(peer: PeerId | Multiaddr | string, options?: PingOptions): AsyncGenerator<number, void, undefined>
   /** What this build and this machine can do. */
   capabilities(): Capabilities
   [Symbol.asyncDispose](): Promise<void>
+}
+
+function peerOf(to: PeerId | Multiaddr | string): PeerId {
+  const { peer } = target(to)
+  if (peer === undefined) throw new TypeError(`${String(to)} names no peer: want a peer id or a multiaddr with /p2p`)
+  return peer
 }
 
 class RhizaNode implements Node {
@@ -118,8 +144,8 @@ class RhizaNode implements Node {
   readonly #connections: Connections
   readonly #inbound: Inbound
   readonly #dialer: Dialer
+  readonly #reconnect: Reconnect
   readonly #identify: IdentifyService
-  readonly #whereabouts: Whereabouts
   readonly #identifying = new Map<Connection, Promise<IdentifyResult>>()
   #started = false
   #change: Promise<void> = Promise.resolve()
@@ -135,30 +161,27 @@ class RhizaNode implements Node {
     const around = { env, self: this.peerId, handlers: this.#handlers, events: this.#events }
     this.#connections = new Connections(options, around)
     this.#inbound = new Inbound(transports, by, this.#connections, options.maxPendingInbound)
-    this.#dialer = new Dialer(this.peerId, transports, by, this.#connections)
-    const where = options.whereabouts
-    this.#whereabouts = where
-    where.watch(
-      () => this.#inbound.addrs(),
-      () => this.#changed(),
-    )
+    const { maxDials, maxDialsPerPeer, resolver } = options
+    const sources = [options.addressesOf, options.findPeer].filter((source) => source !== undefined)
+    const own = (): readonly Multiaddr[] => this.#inbound.addrs()
+    const dialing = { maxDials, maxDialsPerPeer, resolver, sources, own }
+    this.#dialer = new Dialer(this.peerId, transports, by, this.#connections, dialing)
+    this.#reconnect = new Reconnect(env, this.#connections, this.#dialer)
     this.#identify = createIdentify(
       this,
       {
         publicKey: privateKey.publicKey,
         agent: options.agent,
-        book: where.book,
-        addrs: () => where.addresses.all(),
+        addrs: () => this.#inbound.addrs(),
         protocols: () => this.protocols(),
       },
-      (connection, { observedAddr }) => this.#identified(connection, observedAddr),
+      (connection) => this.#events.emit('peer:identify', { peer: connection.peer, connection }),
     )
     this.on('connection:open', (connection) => {
-      where.opened(connection)
+      this.#reconnect.opened(connection)
       void this.#identifyNew(connection)
     })
-    this.on('connection:close', (connection) => where.closed(connection))
-    this.on('peer:disconnect', (peer) => where.disconnected(peer))
+    this.on('connection:close', (connection) => void this.#reconnect.lost(connection))
     servePing(this)
   }
 
@@ -173,9 +196,9 @@ class RhizaNode implements Node {
   async #start(): Promise<void> {
     if (this.#started) return
     this.#connections.stopping = false
-    await this.#inbound.listen(this.#options.listen, () => this.#whereabouts.look())
-    this.#whereabouts.start()
+    await this.#inbound.listen(this.#options.listen, () => this.#changed())
     this.#started = true
+    this.#reconnect.start()
   }
 
   stop(): Promise<void> {
@@ -190,7 +213,7 @@ class RhizaNode implements Node {
     const reason = new ClosedError('the node was stopped', cleanClose, 'stopped')
     const { stopTimeoutMs } = this.#options
     this.#connections.stopping = true
-    await this.#whereabouts.stop(this.peers())
+    this.#reconnect.stop(reason)
     this.#dialer.abort(reason)
     this.#inbound.abort(reason)
     await this.#inbound.closeListeners()
@@ -200,7 +223,6 @@ class RhizaNode implements Node {
     })
     await Promise.all(this.connections().map((c) => c.close(connectionCode.shutdown)))
     late.cancel()
-    this.#identify.cancel()
     this.#connections.stopping = false
     this.#started = false
   }
@@ -215,11 +237,7 @@ class RhizaNode implements Node {
   }
 
   addrs(): Multiaddr[] {
-    return this.#whereabouts.addresses.all().map((a) => a.withPeer(this.peerId))
-  }
-
-  get book(): AddressBook {
-    return this.#whereabouts.book
+    return this.#inbound.addrs().map((a) => a.withPeer(this.peerId))
   }
 
   protocols(): string[] {
@@ -246,19 +264,24 @@ class RhizaNode implements Node {
     this.#handlers.remove(protocol)
   }
 
-  async dial(to: PeerId | Multiaddr | string, options: DialOptions = {}): Promise<Connection> {
+  async dial(to: DialTarget, options: DialOptions = {}): Promise<Connection> {
     return this.#dialer.dial(target(to), options)
   }
 
-  async hangUp(peer: PeerId | Multiaddr | string): Promise<void> {
-    const { peer: id } = target(peer)
-    if (id === undefined) throw new TypeError(`${String(peer)} names no peer: want a peer id or a multiaddr with /p2p`)
-    await Promise.all(this.#connections.of(id).map((c) => c.close()))
+  protect(peer: PeerId | string, tag = 'user'): void {
+    this.#reconnect.protect(peerOf(peer), tag)
   }
 
-  #identified(connection: Connection, observedAddr: Multiaddr | undefined): void {
-    this.#whereabouts.seen(connection, observedAddr)
-    this.#events.emit('peer:identify', { peer: connection.peer, connection })
+  unprotect(peer: PeerId | string, tag = 'user'): boolean {
+    return this.#reconnect.unprotect(peerOf(peer), tag)
+  }
+
+  isProtected(peer: PeerId | string): boolean {
+    return this.#reconnect.isProtected(peerOf(peer))
+  }
+
+  async hangUp(peer: PeerId | Multiaddr | string): Promise<void> {
+    await Promise.all(this.#connections.of(peerOf(peer)).map((c) => c.close()))
   }
 
   async #identifyNew(connection: Connection & { identifying?: Promise<unknown> | undefined }): Promise<void> {
@@ -267,8 +290,8 @@ class RhizaNode implements Node {
     this.#identifying.set(connection, asked)
     connection.identifying = asked
     try {
-      const { observedAddr } = await asked
-      this.#identified(connection, observedAddr)
+      await asked
+      this.#events.emit('peer:identify', { peer: connection.peer, connection })
     } catch (error) {
       // A peer without identify is still a peer: streams negotiate exactly.
       this.env.trace?.('node.identify-failed', { peer: connection.peer.toString(), error })
@@ -303,7 +326,7 @@ class RhizaNode implements Node {
   async #another(to: Target, gone: Connection, bound: DialOptions): Promise<Connection | undefined> {
     const open = this.#connections.of(gone.peer)
     const other = open.find((c) => c !== gone)
-    if (other !== undefined || to.addr === undefined || open.length > 0) return other
+    if (other !== undefined || to.addrs.length === 0 || open.length > 0) return other
     return this.#dialer.dial(to, bound)
   }
 
@@ -338,7 +361,9 @@ interface NodeParts {
   muxers: readonly MuxerFactory[]
   cryptoName: string
   env: Env
-  whereabouts: Whereabouts
+  addressesOf?: FindAddresses
+  findPeer?: FindAddresses
+  resolver?: Resolver
 }
 
 async function chooseCrypto(name: NodeOptions['crypto']): Promise<Crypto | undefined> {
@@ -365,7 +390,6 @@ export async function createNode(options: NodeOptions = {}): Promise<Node> {
     ...merged,
     env,
     privateKey,
-    whereabouts: await Whereabouts.load(privateKey, env, merged),
     cryptoName: (crypto ?? platformCrypto).name,
     listen: (merged.listen ?? []).map((a) => multiaddr(a)),
     transports: merged.transports ?? defaultTransports(),

@@ -1,61 +1,109 @@
-/* Dialling: a peer or an address becomes a connection. */
+/*
+ * Dialling: a peer or addresses become a connection. One plain address is dialled right away; where there may be several
+ * (an address book, a list, a name), dial/search.ts is fetched to choose among them.
+ */
 import type { UpgradedConnection } from '../connection/connection.ts'
 import type { Connections } from '../connection/connections.ts'
 import { deadline } from '../deadline.ts'
 import { Dials } from './dials.ts'
-import { ClosedError, ProtocolError, UnavailableError } from '../errors.ts'
+import { ClosedError, ProtocolError, TimeoutError, UnavailableError, asError } from '../errors.ts'
 import { cleanClose } from '../inbox.ts'
-import { multiaddr, type Multiaddr } from '../multiaddr.ts'
+import { Multiaddr, multiaddr } from '../multiaddr.ts'
 import { PeerId } from '../peer/id.ts'
 import { transportNames, type Transport } from '../transport/transport.ts'
 import { upgrade, type Upgrade } from '../connection/upgrade.ts'
+import type { DialTarget } from '../host.ts'
+import type { Resolver } from './resolve.ts'
+import type { FindAddresses, Search } from './search.ts'
 
 /** A dial target as its two halves. */
 export interface Target {
-  addr: Multiaddr | undefined
+  addrs: readonly Multiaddr[]
   peer: PeerId | undefined
 }
 
-export function target(to: PeerId | Multiaddr | string): Target {
-  if (to instanceof PeerId) return { addr: undefined, peer: to }
-  if (typeof to === 'string' && !to.startsWith('/')) return { addr: undefined, peer: PeerId.parse(to) }
-  const addr = multiaddr(to)
-  return { addr, peer: addr.peerId() }
+/** Throws TypeError where several addresses name different peers. */
+export function target(to: DialTarget): Target {
+  if (to instanceof PeerId) return { addrs: [], peer: to }
+  if (typeof to === 'string' && !to.startsWith('/')) return { addrs: [], peer: PeerId.parse(to) }
+  const given = typeof to === 'string' || to instanceof Multiaddr ? [to] : to
+  const addrs = given.map((addr) => multiaddr(addr))
+  if (addrs.length === 0) throw new TypeError('nothing to dial: the list of addresses is empty')
+  let peer: PeerId | undefined
+  for (const addr of addrs) {
+    const named = addr.peerId()
+    if (named !== undefined && peer?.equals(named) === false) {
+      throw new TypeError(`one dial is to one peer, not to ${peer} and ${named}`)
+    }
+    peer ??= named
+  }
+  return { addrs, peer }
 }
 
 export interface DialOptions {
   signal?: AbortSignal
   timeoutMs?: number
+  /** Also addresses that are left alone because they failed a moment ago. */
+  force?: boolean
+}
+
+export interface DialerOptions {
+  /** Asked in turn for the addresses of a peer. */
+  sources?: readonly FindAddresses[]
+  /** Default: the system's on Node, DNS over HTTPS in browsers. */
+  resolver?: Resolver | undefined
+  /** Where we listen. */
+  own?: () => readonly Multiaddr[]
+  /** Dials at a time; more wait. Default 100. */
+  maxDials?: number
+  /** The same to one peer. Default 8. */
+  maxDialsPerPeer?: number
 }
 
 /** How a dial fails when a web server, an SSH server or the wrong port answers. */
 const notLibp2p: ReadonlySet<string> = new Set(['oversized', 'truncated', 'bad-negotiation', 'bad-varint', 'bad-utf8'])
+
+const isDirectOutbound = (c: UpgradedConnection): boolean => c.direction === 'outbound' && c.limited === undefined
 
 export class Dialer {
   readonly #self: PeerId
   readonly #transports: readonly Transport[]
   readonly #upgrade: Upgrade
   readonly #connections: Connections
-  readonly #dials = new Dials<UpgradedConnection>((addr, signal) =>
-    this.#connections.underWay(this.#connect(multiaddr(addr), signal)),
-  )
+  readonly #options: DialerOptions
+  readonly #dials: Dials<UpgradedConnection>
+  #search: Search<UpgradedConnection> | undefined
+  /** What has not come as far as dialling: looking for addresses, resolving names. */
+  readonly #searching = new Set<AbortController>()
 
-  constructor(self: PeerId, transports: readonly Transport[], by: Upgrade, connections: Connections) {
+  constructor(
+    self: PeerId,
+    transports: readonly Transport[],
+    by: Upgrade,
+    connections: Connections,
+    options: DialerOptions = {},
+  ) {
     this.#self = self
     this.#transports = transports
     this.#upgrade = by
     this.#connections = connections
+    this.#options = options
+    const { maxDials = 100, maxDialsPerPeer = 8 } = options
+    const start = (addr: string, signal: AbortSignal): Promise<UpgradedConnection> =>
+      connections.underWay(this.#connect(multiaddr(addr), signal))
+    this.#dials = new Dials(start, by.env.clock, { maxDials, maxDialsPerPeer })
   }
 
   /** Ends the dials under way. */
   abort(reason: Error): void {
+    for (const controller of this.#searching) controller.abort(reason)
     this.#dials.abort(reason)
   }
 
   /** The best open connection with the peer, or a new one. */
   async dial(
-    { addr, peer }: Target,
-    { signal, timeoutMs = this.#upgrade.timeoutMs }: DialOptions,
+    { addrs, peer }: Target,
+    { signal, timeoutMs = this.#upgrade.timeoutMs, force = false }: DialOptions,
   ): Promise<UpgradedConnection> {
     signal?.throwIfAborted()
     if (this.#connections.stopping) throw new ClosedError('the node is stopping', cleanClose, 'stopped')
@@ -63,13 +111,18 @@ export class Dialer {
     if (open !== undefined) return open
     if (peer?.equals(this.#self) === true) throw new TypeError('a node can not dial itself')
     // Callers that share an attempt each have a deadline of their own.
-    const bound = deadline({ env: this.#upgrade.env, timeoutMs, what: `dialling ${addr ?? peer}`, signal })
+    const what = `dialling ${addrs[0] ?? peer}`
+    const bound = deadline({ env: this.#upgrade.env, timeoutMs, what, signal })
     const id = peer?.toString()
     try {
-      const dialling =
-        addr === undefined
+      const [only] = addrs
+      const plain = addrs.length === 1 && !String(only).startsWith('/dns')
+      const { sources = [] } = this.#options
+      const dialling = plain
+        ? this.#dials.to(String(only), id, bound.signal)
+        : addrs.length === 0 && sources.length === 0
           ? this.#dials.toPeer(String(id), bound.signal)
-          : this.#dials.to(String(addr), id, bound.signal)
+          : this.#searched({ addrs, peer }, force, bound.signal)
       if (dialling !== undefined) return await dialling
       throw new UnavailableError('no-address', `no connection to ${id} and no address of it; dial a multiaddr`)
     } finally {
@@ -77,7 +130,56 @@ export class Dialer {
     }
   }
 
+  async #searched({ addrs, peer }: Target, force: boolean, outer: AbortSignal): Promise<UpgradedConnection> {
+    const controller = new AbortController()
+    const { signal } = controller
+    const cut = (): void => controller.abort(asError(outer.reason))
+    if (outer.aborted) cut()
+    else outer.addEventListener('abort', cut, { once: true })
+    this.#searching.add(controller)
+    try {
+      const search = this.#search ?? (await this.#newSearch())
+      signal.throwIfAborted()
+      return await search.dial({ addrs, peer, force, signal })
+    } finally {
+      this.#searching.delete(controller)
+      outer.removeEventListener('abort', cut)
+    }
+  }
+
+  async #newSearch(): Promise<Search<UpgradedConnection>> {
+    const { Search } = await import('./search.ts')
+    const { sources = [], resolver, own = () => [] } = this.#options
+    return (this.#search ??= new Search({
+      env: this.#upgrade.env,
+      transports: this.#transports,
+      dials: this.#dials,
+      sources,
+      resolver,
+      own,
+      open: (peer) => this.#connections.best(peer),
+    }))
+  }
+
   async #connect(addr: Multiaddr, signal: AbortSignal): Promise<UpgradedConnection> {
+    const { clock, trace } = this.#upgrade.env
+    const since = clock.now()
+    try {
+      const connection = await this.#open(addr, signal)
+      this.#search?.succeeded(addr)
+      const { peer, id } = connection
+      trace?.('dial.succeeded', { addr, peer, connection: id, ms: clock.now() - since })
+      return connection
+    } catch (error) {
+      trace?.('dial.failed', { addr, error, ms: clock.now() - since })
+      // A dial that was called off says nothing about the address; one that took too long does.
+      const { reason } = signal
+      if (!signal.aborted || reason instanceof TimeoutError) this.#search?.failed(addr, asError(error))
+      throw error
+    }
+  }
+
+  async #open(addr: Multiaddr, signal: AbortSignal): Promise<UpgradedConnection> {
     const bare = addr.withoutPeer()
     const transport = this.#transports.find((t) => t.canDial(bare))
     if (transport === undefined) {
@@ -93,6 +195,13 @@ export class Dialer {
       const message = `what listens at ${addr} does not speak libp2p: ${error.message}`
       throw new ProtocolError(error.code, message, { cause: error })
     })
-    return this.#connections.add(upgraded, carrier, 'outbound', transport.name)
+    // Two addresses of the peer may answer in one moment: the later one goes.
+    const sooner = options.expectedPeer && this.#connections.of(upgraded.peer).find(isDirectOutbound)
+    if (sooner === undefined && !signal.aborted) {
+      return this.#connections.add(upgraded, carrier, 'outbound', transport.name)
+    }
+    upgraded.muxer.abort(0x1004)
+    if (sooner !== undefined) return sooner
+    throw asError(signal.reason)
   }
 }
