@@ -17,8 +17,8 @@ import { Events } from './events.ts'
 import { Handlers } from './connection/handlers.ts'
 import type {
   Connection,
-  DialTarget,
   ConnectionProtocols,
+  DialTarget,
   HandleOptions,
   Host,
   HostEvents,
@@ -30,6 +30,7 @@ import { Inbound } from './connection/inbound.ts'
 import { cleanClose } from './inbox.ts'
 import { multiaddr, type Multiaddr } from './multiaddr.ts'
 import { yamux } from './mux/yamux/yamux.ts'
+import type { AddressBook } from './peer/book.ts'
 import type { PeerId } from './peer/id.ts'
 import { generateKey, type PrivateKey } from './peer/keys.ts'
 import { createIdentify, type IdentifyResult, type IdentifyService } from './protocols/identify/identify.ts'
@@ -38,13 +39,14 @@ import { createNoise } from './security/noise/noise.ts'
 import type { SecurityProtocol } from './security/security.ts'
 import type { Transport } from './transport/transport.ts'
 import type { MuxerFactory } from './connection/upgrade.ts'
+import { Whereabouts, type WhereaboutsOptions } from './connection/whereabouts.ts'
 import { version } from './version.ts'
 import { platformCrypto } from '#crypto'
 import { defaultTransports } from '#transports'
 
 export type { Capabilities } from './capabilities.ts'
 
-export interface NodeOptions {
+export interface NodeOptions extends WhereaboutsOptions {
   /** Our identity; default: a new Ed25519 key, gone with the process. */
   privateKey?: PrivateKey
   /** Where to listen; default nowhere. */
@@ -98,9 +100,11 @@ const defaults = {
   maxConnectionsPerPeer: 8,
   spareGraceMs: 30_000,
   stopTimeoutMs: 3_000,
-} satisfies Omit<Required<NodeOptions>, keyof NodeParts | 'crypto'>
+} satisfies Omit<Required<NodeOptions>, keyof NodeParts | keyof WhereaboutsOptions | 'crypto'>
 
 export interface Node extends Host {
+  /** Where peers are: what they signed, what others and we know of them. */
+  readonly book: AddressBook
   /** Listens. Idempotent; rejects with UnavailableError when an address can't be listened on, with nothing left open. */
   start(): Promise<void>
   /**
@@ -146,6 +150,7 @@ class RhizaNode implements Node {
   readonly #dialer: Dialer
   readonly #reconnect: Reconnect
   readonly #identify: IdentifyService
+  readonly #whereabouts: Whereabouts
   readonly #identifying = new Map<Connection, Promise<IdentifyResult>>()
   #started = false
   #change: Promise<void> = Promise.resolve()
@@ -156,32 +161,43 @@ class RhizaNode implements Node {
     this.env = env
     this.peerId = privateKey.publicKey.peerId
     const by = { env, security, muxers, timeoutMs: dialTimeoutMs }
+    const where = options.whereabouts
+    this.#whereabouts = where
     this.#events = new Events((event, error) => env.trace?.('node.listener-threw', { event, error }))
     this.#handlers = new Handlers(() => this.#changed(), env)
     const around = { env, self: this.peerId, handlers: this.#handlers, events: this.#events }
     this.#connections = new Connections(options, around)
     this.#inbound = new Inbound(transports, by, this.#connections, options.maxPendingInbound)
     const { maxDials, maxDialsPerPeer, resolver } = options
-    const sources = [options.addressesOf, options.findPeer].filter((source) => source !== undefined)
+    const known: FindAddresses = (peer) => Promise.resolve(where.book.addrs(peer).map(({ addr }) => addr))
+    const sources = [known, options.addressesOf, options.findPeer].filter((source) => source !== undefined)
     const own = (): readonly Multiaddr[] => this.#inbound.addrs()
     const dialing = { maxDials, maxDialsPerPeer, resolver, sources, own }
     this.#dialer = new Dialer(this.peerId, transports, by, this.#connections, dialing)
     this.#reconnect = new Reconnect(env, this.#connections, this.#dialer)
+    where.watch(
+      () => this.#inbound.addrs(),
+      () => this.#changed(),
+    )
     this.#identify = createIdentify(
       this,
       {
         publicKey: privateKey.publicKey,
         agent: options.agent,
-        addrs: () => this.#inbound.addrs(),
+        book: where.book,
+        addrs: () => where.addresses.all(),
         protocols: () => this.protocols(),
       },
-      (connection) => this.#events.emit('peer:identify', { peer: connection.peer, connection }),
+      (connection, { observedAddr }) => this.#identified(connection, observedAddr),
     )
     this.on('connection:open', (connection) => {
+      where.opened(connection)
       this.#reconnect.opened(connection)
       void this.#identifyNew(connection)
     })
     this.on('connection:close', (connection) => void this.#reconnect.lost(connection))
+    this.on('connection:close', (connection) => where.closed(connection))
+    this.on('peer:disconnect', (peer) => where.disconnected(peer))
     servePing(this)
   }
 
@@ -196,7 +212,8 @@ class RhizaNode implements Node {
   async #start(): Promise<void> {
     if (this.#started) return
     this.#connections.stopping = false
-    await this.#inbound.listen(this.#options.listen, () => this.#changed())
+    await this.#inbound.listen(this.#options.listen, () => this.#whereabouts.look())
+    this.#whereabouts.start()
     this.#started = true
     this.#reconnect.start()
   }
@@ -213,6 +230,7 @@ class RhizaNode implements Node {
     const reason = new ClosedError('the node was stopped', cleanClose, 'stopped')
     const { stopTimeoutMs } = this.#options
     this.#connections.stopping = true
+    await this.#whereabouts.stop(this.peers())
     this.#reconnect.stop(reason)
     this.#dialer.abort(reason)
     this.#inbound.abort(reason)
@@ -223,6 +241,7 @@ class RhizaNode implements Node {
     })
     await Promise.all(this.connections().map((c) => c.close(connectionCode.shutdown)))
     late.cancel()
+    this.#identify.cancel()
     this.#connections.stopping = false
     this.#started = false
   }
@@ -237,7 +256,11 @@ class RhizaNode implements Node {
   }
 
   addrs(): Multiaddr[] {
-    return this.#inbound.addrs().map((a) => a.withPeer(this.peerId))
+    return this.#whereabouts.addresses.all().map((a) => a.withPeer(this.peerId))
+  }
+
+  get book(): AddressBook {
+    return this.#whereabouts.book
   }
 
   protocols(): string[] {
@@ -284,14 +307,19 @@ class RhizaNode implements Node {
     await Promise.all(this.#connections.of(peerOf(peer)).map((c) => c.close()))
   }
 
+  #identified(connection: Connection, observedAddr: Multiaddr | undefined): void {
+    this.#whereabouts.seen(connection, observedAddr)
+    this.#events.emit('peer:identify', { peer: connection.peer, connection })
+  }
+
   async #identifyNew(connection: Connection & { identifying?: Promise<unknown> | undefined }): Promise<void> {
     // Whoever asks meanwhile shares it: js-libp2p answers one identify stream at a time and resets the others.
     const asked = this.#identify.identify(connection)
     this.#identifying.set(connection, asked)
     connection.identifying = asked
     try {
-      await asked
-      this.#events.emit('peer:identify', { peer: connection.peer, connection })
+      const { observedAddr } = await asked
+      this.#identified(connection, observedAddr)
     } catch (error) {
       // A peer without identify is still a peer: streams negotiate exactly.
       this.env.trace?.('node.identify-failed', { peer: connection.peer.toString(), error })
@@ -361,6 +389,7 @@ interface NodeParts {
   muxers: readonly MuxerFactory[]
   cryptoName: string
   env: Env
+  whereabouts: Whereabouts
   addressesOf?: FindAddresses
   findPeer?: FindAddresses
   resolver?: Resolver
@@ -390,6 +419,7 @@ export async function createNode(options: NodeOptions = {}): Promise<Node> {
     ...merged,
     env,
     privateKey,
+    whereabouts: await Whereabouts.load(privateKey, env, merged),
     cryptoName: (crypto ?? platformCrypto).name,
     listen: (merged.listen ?? []).map((a) => multiaddr(a)),
     transports: merged.transports ?? defaultTransports(),
