@@ -1,6 +1,9 @@
 /*
  * Time, chance and tracing come in by this door only, so that a test can hold them in its hand.
  */
+import type { Trace } from './trace.ts'
+
+export type { Trace, TraceEvent } from './trace.ts'
 
 export interface Timer {
   cancel(): void
@@ -21,9 +24,6 @@ export interface Random {
   /** A number in [0, 1) for jitter and choice, not for secrets. */
   unit(): number
 }
-
-/** One thing that happened, for whoever listens: `what` is `layer.event`, the fields are plain data. */
-export type Trace = (what: string, fields: Record<string, unknown>) => void
 
 export interface Env {
   clock: Clock
@@ -71,8 +71,15 @@ const systemRandom: Random = {
   unit: () => Math.random(),
 }
 
+let ofProcess: Trace | undefined
+
+/** A program's own switch (the command line has it): what every systemEnv() made from now on traces to. */
+export function traceProcess(trace: Trace | undefined): void {
+  ofProcess = trace
+}
+
 /** The real one: the platform's clock, randomness and event loop. */
-export function systemEnv(trace?: Trace): Env {
+export function systemEnv(trace = ofProcess): Env {
   return {
     clock: systemClock,
     random: systemRandom,

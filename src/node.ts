@@ -11,7 +11,7 @@ import { Dialer, target, type DialOptions, type Target } from './dial/dialer.ts'
 import { Reconnect } from './dial/reconnect.ts'
 import type { Resolver } from './dial/resolve.ts'
 import type { FindAddresses } from './dial/search.ts'
-import { systemEnv, type Env } from './env.ts'
+import { systemEnv, type Env, type Trace } from './env.ts'
 import { ClosedError, TimeoutError, UnavailableError } from './errors.ts'
 import { Events } from './events.ts'
 import { Handlers } from './connection/handlers.ts'
@@ -85,8 +85,10 @@ export interface NodeOptions extends WhereaboutsOptions {
   spareGraceMs?: number
   /** What stop() gives peers to take what was written and our goodbye; then connections are cut. Default 3 s. */
   stopTimeoutMs?: number
-  /** Clock, randomness and trace; default the system's. */
+  /** Clock, randomness and turns; default the system's. */
   env?: Env
+  /** Hears what happens: dials, connections, streams, refusals, each with its reason. The names are `traceEvents`. */
+  trace?: Trace
 }
 
 const defaults = {
@@ -100,7 +102,7 @@ const defaults = {
   maxConnectionsPerPeer: 8,
   spareGraceMs: 30_000,
   stopTimeoutMs: 3_000,
-} satisfies Omit<Required<NodeOptions>, keyof NodeParts | keyof WhereaboutsOptions | 'crypto'>
+} satisfies Omit<Required<NodeOptions>, keyof NodeParts | keyof WhereaboutsOptions | 'crypto' | 'trace'>
 
 export interface Node extends Host {
   /** Where peers are: what they signed, what others and we know of them. */
@@ -317,8 +319,16 @@ class RhizaNode implements Node {
     const asked = this.#identify.identify(connection)
     this.#identifying.set(connection, asked)
     connection.identifying = asked
+    const since = this.env.clock.now()
     try {
-      const { observedAddr } = await asked
+      const { agent, protocols, observedAddr } = await asked
+      this.env.trace?.('identify.done', {
+        peer: connection.peer,
+        connection: connection.id,
+        agent,
+        protocols: protocols.length,
+        ms: this.env.clock.now() - since,
+      })
       this.#identified(connection, observedAddr)
     } catch (error) {
       // A peer without identify is still a peer: streams negotiate exactly.
@@ -412,7 +422,8 @@ export async function createNode(options: NodeOptions = {}): Promise<Node> {
     if (typeof value !== 'number' || !(value >= 0))
       throw new RangeError(`option ${name} is ${String(value)}: want a number of at least 0`)
   }
-  const env = merged.env ?? systemEnv()
+  const { trace, env: around = systemEnv() } = merged
+  const env = trace === undefined ? around : { ...around, trace }
   const privateKey = merged.privateKey ?? generateKey()
   const crypto = await chooseCrypto(merged.crypto)
   return new RhizaNode({

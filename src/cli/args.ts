@@ -43,6 +43,10 @@ export interface Command {
 export const commonOptions = {
   repo: { type: 'string', value: 'DIR', help: 'where blocks and identity lie (default RHIZA_PATH, else ~/.rhiza)' },
   json: { type: 'boolean', help: 'one JSON object a line, for programs; errors too' },
+  trace: {
+    type: 'boolean',
+    help: 'what happens on the network, as lines of JSON on standard error (or RHIZA_TRACE=1)',
+  },
   help: { type: 'boolean', short: 'h', help: 'show this text' },
 } as const satisfies OptionSpecs
 
@@ -99,7 +103,12 @@ export function parseSize(text: string): number {
 /** `rhiza --repo DIR id` is `rhiza id --repo DIR`: options that hold everywhere may stand before the command, too. */
 export function commandFirst(argv: readonly string[]): string[] {
   let at = 0
-  while (argv[at] === '--json' || argv[at] === '--repo' || argv[at]?.startsWith('--repo=') === true)
+  while (
+    argv[at] === '--json' ||
+    argv[at] === '--trace' ||
+    argv[at] === '--repo' ||
+    argv[at]?.startsWith('--repo=') === true
+  )
     at += argv[at] === '--repo' ? 2 : 1
   const command = argv.slice(at, at + 1)
   return [...command, ...argv.slice(0, at), ...argv.slice(at + 1)]

@@ -16,10 +16,11 @@ const controls = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u20
 
 /** JSON.stringify leaves some controls as they are; escaped, the text is the same JSON. */
 function json(value: unknown): string {
-  return JSON.stringify(value).replaceAll(
-    controls,
-    (c) => `\\u${(c.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}`,
-  )
+  return escaped(JSON.stringify(value))
+}
+
+function escaped(text: string): string {
+  return text.replaceAll(controls, (c) => `\\u${(c.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}`)
 }
 
 const steps = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
@@ -74,6 +75,11 @@ export class Output {
   error(code: string, message: string): void {
     const text = this.json ? json({ error: { code, message } }) : `rhiza: ${printable(message)}`
     process.stderr.write(`${text}\n`)
+  }
+
+  /** A line of JSON about the network. */
+  trace(line: string): void {
+    process.stderr.write(`${escaped(line)}\n`)
   }
 
   /** A bar on a terminal, a plain line now and then elsewhere, nothing with --json. */

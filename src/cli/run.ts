@@ -1,5 +1,7 @@
 /* Finds the command, runs it, and turns whatever it throws into one line and an exit code of 0 or 1. */
+import { traceProcess } from '../env.ts'
 import { errorCode } from '../errors.ts'
+import { traceLine } from '../trace.ts'
 import { version } from '../version.ts'
 import {
   UsageError,
@@ -115,6 +117,9 @@ export async function run(argv: readonly string[]): Promise<void> {
     }, endWithinMs)
     controller.abort(new Interrupted('interrupted'))
   }
+  if (argv.includes('--trace') || process.env['RHIZA_TRACE'] === '1') {
+    traceProcess((what, fields) => out.trace(traceLine(what, fields, Date.now())))
+  }
   process.on('SIGINT', interrupt)
   process.on('SIGTERM', interrupt)
   // A reader that went away (`rhiza cat ... | head`) is no error of ours.
@@ -132,5 +137,6 @@ export async function run(argv: readonly string[]): Promise<void> {
     clearTimeout(late)
     process.off('SIGINT', interrupt)
     process.off('SIGTERM', interrupt)
+    traceProcess(undefined)
   }
 }

@@ -2,10 +2,10 @@
  * What stands at the end of the upgrade: a Connection whose streams are negotiated.
  * Optimistic opening: when identify announced a protocol, header, proposal and first data leave as one write.
  */
-import { codeOfStream, streamCode } from '../close-codes.ts'
+import { codeOfStream, codeText, streamCode } from '../close-codes.ts'
 import { guard } from '../deadline.ts'
 import { ClosedError, LimitError, UnavailableError, asError, type Attempt, type CloseInfo } from '../errors.ts'
-import type { Env } from '../env.ts'
+import type { Env, Trace } from '../env.ts'
 import type { Handler, Handlers } from './handlers.ts'
 import type { Connection, ConnectionProtocols, NewStreamOptions, ProtocolStream, StreamContext } from '../host.ts'
 import { iterate } from '../inbox.ts'
@@ -287,7 +287,19 @@ export class UpgradedConnection implements Connection {
       this.#streams.delete(stream)
       done?.()
     })
+    const { trace } = this.#options.env
+    if (trace !== undefined) this.#traced(stream, trace)
     return stream
+  }
+
+  #traced(stream: NegotiatedStream, trace: Trace): void {
+    const { protocol, direction } = stream
+    const which = { connection: this.id, peer: this.peer, protocol, direction }
+    trace('stream.opened', which)
+    void stream.closed.then(({ by, code, reason }) => {
+      if (code === 0 && reason === undefined) return
+      trace('stream.reset', { ...which, by, code, text: codeText('stream', code), reason })
+    })
   }
 
   async #inbound(stream: Stream): Promise<void> {

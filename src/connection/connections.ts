@@ -3,10 +3,10 @@
  * dialled at once) both stay valid: new streams go to the best (direct before limited, then oldest), a spare closes
  * once it has long had no stream.
  */
-import { codeOfConnection, connectionCode } from '../close-codes.ts'
+import { codeOfConnection, codeText, connectionCode } from '../close-codes.ts'
 import { UpgradedConnection } from './connection.ts'
 import type { Env, Timer } from '../env.ts'
-import { ClosedError, LimitError, ProtocolError } from '../errors.ts'
+import { ClosedError, LimitError, ProtocolError, type CloseInfo } from '../errors.ts'
 import type { Events } from '../events.ts'
 import type { Handlers } from './handlers.ts'
 import type { Connection, HostEvents } from '../host.ts'
@@ -103,7 +103,9 @@ export class Connections {
     const list = this.#byPeer.get(key) ?? []
     const refusal = this.refusal() ?? this.#refusalOf(peer, list.length)
     if (refusal !== undefined) {
-      muxer.abort(codeOfConnection(refusal), refusal)
+      const code = codeOfConnection(refusal)
+      muxer.abort(code, refusal)
+      env.trace?.('connection.refused', { peer, direction, code, error: refusal })
       // It may take a moment to say so.
       void this.underWay(muxer.closed)
       throw refusal
@@ -117,7 +119,17 @@ export class Connections {
     list.push(connection)
     this.#byPeer.set(key, list)
     this.#count++
-    void connection.closed.then(() => this.#forget(connection))
+    const { id, security, muxer: muxerId, remoteAddr } = connection
+    env.trace?.('connection.opened', {
+      connection: id,
+      peer,
+      direction,
+      remoteAddr,
+      transport,
+      security,
+      muxer: muxerId,
+    })
+    void connection.closed.then((info) => this.#forget(connection, info))
     events.emit('connection:open', connection)
     if (list.length === 1) events.emit('peer:connect', peer)
     else this.#watchSpares(peer)
@@ -131,8 +143,17 @@ export class Connections {
     return open < max ? undefined : new LimitError('maxConnectionsPerPeer', max, open + 1)
   }
 
-  #forget(connection: UpgradedConnection): void {
-    const { events } = this.#around
+  #forget(connection: UpgradedConnection, { by, code, reason }: CloseInfo): void {
+    const { env, events } = this.#around
+    env.trace?.('connection.closed', {
+      connection: connection.id,
+      peer: connection.peer,
+      by,
+      code,
+      text: codeText('connection', code),
+      reason,
+      ms: env.clock.wallTime() - connection.openedAt,
+    })
     const key = connection.peer.toString()
     const left = (this.#byPeer.get(key) ?? []).filter((c) => c !== connection)
     this.#count--

@@ -2,7 +2,7 @@
  * yamux/README.md r0 (libp2p specs), `/yamux/1.0.0`: the adapter. Runs the session in the call stack of the wire and
  * gives out Streams. Nothing here waits: promises are only made for those who asked to wait.
  */
-import { codeOfStream, connectionCode, endError, streamCodeOf } from '../../close-codes.ts'
+import { codeOfStream, codeText, connectionCode, endError, streamCodeOf } from '../../close-codes.ts'
 import { ClosedError, ProtocolError, TimeoutError, UnavailableError, asError, type CloseInfo } from '../../errors.ts'
 import type { Env, Timer } from '../../env.ts'
 import { drive, type Drive } from '../../core.ts'
@@ -355,13 +355,13 @@ class Yamux implements Muxer, Home {
         this.#serveOpeners()
         return
       case 'refused':
-        this.#env.trace?.('yamux.refused', { id: event.id, reason: event.reason })
+        this.#env.trace?.('yamux.refused', { id: event.id, code: event.code, reason: event.reason })
         return
       case 'rtt':
         this.rttMs = event.ms
         return
       case 'goaway':
-        this.#env.trace?.('yamux.goaway', { code: event.code })
+        this.#env.trace?.('yamux.goaway', { code: event.code, text: codeText('connection', event.code) })
         // Another code than 0 says that the peer is gone already (go-libp2p closes with one).
         if (event.code === 0) this.#serveOpeners()
         else this.#end(remoteEnd('connection', event.code))
