@@ -280,7 +280,7 @@ func cmdStats(ctx context.Context, p *lab, r *request) (answer, error) {
 }
 
 var commands = map[string]command{
-	"connect": cmdConnect, "disconnect": cmdDisconnect, "peers": cmdPeers, "ping": cmdPing, "identify": cmdIdentify,
+	"connect": cmdConnect, "disconnect": cmdDisconnect, "peers": cmdPeers, "ping": cmdPing, "identify": cmdIdentify, "known": cmdKnown,
 	"echo": cmdEcho, "send": cmdSend, "perf": cmdPerf, "streams": cmdStreams, "dials": cmdDials,
 	"ending": cmdEnding, "resetStream": cmdResetStream, "closeWith": cmdCloseWith,
 	"capture": cmdCapture, "captured": cmdCaptured, "noisePayload": cmdNoisePayload,

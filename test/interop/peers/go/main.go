@@ -60,6 +60,7 @@ type lab struct {
 	options  []libp2p.Option
 	exchange *exchange
 	captures *captures
+	known    *known
 }
 
 func identity(keyType string) (crypto.PrivKey, error) {
@@ -109,6 +110,9 @@ func main() {
 		log.Fatal(err)
 	}
 	p := &lab{host: h, options: opts, captures: newCaptures()}
+	if p.known, err = newKnown(h); err != nil {
+		log.Fatal(err)
+	}
 	serve(h)
 	serveCodes(h)
 	if p.exchange, err = newExchange(h, *versions); err != nil {

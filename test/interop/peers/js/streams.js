@@ -199,6 +199,12 @@ export function streamCommands(node, spare) {
         observedAddr: result.observedAddr === undefined ? '' : String(result.observedAddr),
       }
     },
+    known: async ({ peer }) => {
+      const { addresses, protocols } = await node.peerStore.get(peerIdFromString(peer))
+      const addrs = addresses.map(({ multiaddr }) => String(multiaddr))
+      const certified = addresses.filter((a) => a.isCertified).map(({ multiaddr }) => String(multiaddr))
+      return { addrs, certified, protocols }
+    },
     echo: async (params) => {
       const stream = await open(params)
       const back = collect(stream)
