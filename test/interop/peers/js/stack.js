@@ -68,6 +68,7 @@ export async function stackOptions(flags, listen) {
     connectionMonitor: { enabled: false },
     connectionGater: { denyDialMultiaddr: () => false },
     nodeInfo: { userAgent: 'rhiza-lab-js' },
-    services: { identify: identify(), identifyPush: identifyPush(), ping: ping() },
+    // The command asks beside the node's own asking.
+    services: { identify: identify({ maxOutboundStreams: many }), identifyPush: identifyPush(), ping: ping() },
   }
 }
