@@ -1,7 +1,11 @@
 /* A Wire as the Duplex that node:tls runs over where there is no native socket. Node only. */
 import { Duplex } from 'node:stream'
+import type { Env } from '../../env.ts'
 import { asError } from '../../errors.ts'
 import type { Wire } from '../../wire.ts'
+
+/** What a peer that has said goodbye gets for its FIN. */
+const lingerMs = 1000
 
 type Callback = (error?: Error | null) => void
 
@@ -11,18 +15,22 @@ export class WireDuplex extends Duplex {
   /** Of a write that waits for room. */
   #waiting: Callback | undefined
 
-  constructor(wire: Wire) {
+  readonly #env: Env
+
+  constructor(wire: Wire, env: Env) {
     // Destroyed by the TLSSocket over it: at both ends by itself it would come before the TLSSocket's own end.
     super({ allowHalfOpen: true, autoDestroy: false })
     this.#wire = wire
+    this.#env = env
     wire.start({
       data: (bytes) => {
+        if (this.destroyed) return true
         this.#paused = !this.push(bytes)
         return !this.#paused
       },
       end: (reason) => {
-        if (reason === undefined) this.push(null)
-        else this.destroy(reason)
+        if (reason !== undefined) this.destroy(reason)
+        else if (!this.destroyed) this.push(null)
       },
       onRoom: () => this.#written(),
     })
@@ -66,7 +74,14 @@ export class WireDuplex extends Duplex {
   }
 
   override _destroy(error: Error | null, callback: Callback): void {
-    if (!this.readableEnded || !this.writableFinished) this.#wire.abort(error ?? undefined)
+    const wire = this.#wire
+    if (error !== null || !this.writableFinished) wire.abort(error ?? undefined)
+    else if (!this.readableEnded) {
+      // The TLSSocket closes at the peer's close_notify: a reset now would cut off the FIN that follows it.
+      const late = this.#env.clock.setTimer(lingerMs, () => wire.abort())
+      void wire.closed.then(() => late.cancel())
+      wire.resume()
+    }
     callback(error)
   }
 }

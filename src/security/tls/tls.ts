@@ -61,7 +61,7 @@ interface Carrier {
 }
 
 /** The socket that `stream` lies on with what was read too early put back, or else a Duplex over it. */
-function carrierOf(stream: Stream): Carrier {
+function carrierOf(stream: Stream, env: Env): Carrier {
   const wire = toWire(stream)
   const bare = wire.detachSocket?.()
   if (bare !== undefined) {
@@ -71,7 +71,7 @@ function carrierOf(stream: Stream): Carrier {
     // follows that of the socket by itself.
     return { socket, reset: (reason) => wire.abort(reason) }
   }
-  const duplex = new WireDuplex(wire)
+  const duplex = new WireDuplex(wire, env)
   // The TLSSocket over it reports the same.
   duplex.on('error', () => {})
   return {
@@ -144,7 +144,7 @@ class Tls implements SecurityProtocol {
     try {
       const module = await until(import('node:tls'))
       const secureContext = await until(this.#secureContext(module))
-      const carrier = carrierOf(stream)
+      const carrier = carrierOf(stream, env)
       const socket = this.#socket(module, role, carrier, secureContext, options.muxers)
       reset = (why) => carrier.reset(why, socket)
       const secured = await this.#handshake(role, socket, carrier, options, until)
@@ -209,7 +209,11 @@ class Tls implements SecurityProtocol {
         else carrier.reset(why, socket)
       },
     })
-    socket.on('secure', () => established.resolve())
+    socket.on('secure', () => {
+      // Node keeps errors of a bare server's socket to itself: `error` is told for those of its handshake alone.
+      socket.on('_tlsError', (error: Error) => void (socket.destroyed || socket.destroy(error)))
+      established.resolve()
+    })
     // Node leaves the socket open after an alert.
     socket.on('error', (error: Error) => {
       established.reject(explain(error))
