@@ -11,10 +11,12 @@ export type { Capabilities } from './capabilities.ts'
 export { createNode, type Node, type NodeOptions } from './node.ts'
 export type {
   Connection,
+  ConnectionProtocols,
   HandleOptions,
   Host,
   HostEvents,
   NewStreamOptions,
+  ProtocolQuery,
   ProtocolStream,
   StreamContext,
   StreamHandler,

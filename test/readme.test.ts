@@ -17,6 +17,11 @@ const manifest = JSON.parse(read('package.json')) as {
 const examples: readonly [string, () => Promise<unknown>, string][] = [
   ['exchange', () => import('../examples/exchange.ts'), 'hello from rhiza\n'],
   ['protocol', () => import('../examples/protocol.ts'), 'IS ANYBODY THERE?\n'],
+  [
+    'negotiation',
+    () => import('../examples/negotiation.ts'),
+    'hello Ana, by /greet/1.10.0\nhello Ben, by /greet/1.2.0\n/greet/2.0.0 instead of /greet/3.0.0\n',
+  ],
   ['repo', () => import('../examples/repo.ts'), 'docs directory 0\nreadme.txt file 8\nore\n'],
 ]
 
