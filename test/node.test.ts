@@ -274,12 +274,14 @@ describe('a node', () => {
     const [a, b] = await pairOf()
     b.handle('/hold/1', () => new Promise(() => {}), { maxInboundStreams: 2 })
     const streams = [await a.newStream(addrOf(b), '/hold/1'), await a.newStream(b.peerId, '/hold/1')]
-    const third = await a.newStream(b.peerId, '/hold/1')
-    await expect(third.read()).rejects.toBeInstanceOf(ClosedError)
+    // The reset may come with the answer to the negotiation, or behind it.
+    const third = a.newStream(b.peerId, '/hold/1').then((stream) => stream.read())
+    await expect(third).rejects.toBeInstanceOf(ClosedError)
     streams[0]?.reset()
     await expect
       .poll(async () => {
-        const next = await a.newStream(b.peerId, '/hold/1')
+        const next = await a.newStream(b.peerId, '/hold/1').catch(() => undefined)
+        if (next === undefined) return 'reset'
         const state = await Promise.race([
           next.read().catch(() => 'reset'),
           new Promise((r) => setTimeout(() => r('open'), 20)),
