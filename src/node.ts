@@ -171,7 +171,8 @@ class RhizaNode implements Node {
     this.#connections = new Connections(options, around)
     this.#inbound = new Inbound(transports, by, this.#connections, options.maxPendingInbound)
     const { maxDials, maxDialsPerPeer, resolver } = options
-    const known: FindAddresses = (peer) => Promise.resolve(where.book.addrs(peer).map(({ addr }) => addr))
+    const known: FindAddresses = (peer) =>
+      Promise.resolve([...this.#reconnect.addressesOf(peer), ...where.book.addrs(peer).map(({ addr }) => addr)])
     const sources = [known, options.addressesOf, options.findPeer].filter((source) => source !== undefined)
     const own = (): readonly Multiaddr[] => this.#inbound.addrs()
     const dialing = { maxDials, maxDialsPerPeer, resolver, sources, own }

@@ -117,14 +117,9 @@ export class Dialer {
     try {
       const [only] = addrs
       const plain = addrs.length === 1 && !String(only).startsWith('/dns')
-      const { sources = [] } = this.#options
-      const dialling = plain
-        ? this.#dials.to(String(only), id, bound.signal)
-        : addrs.length === 0 && sources.length === 0
-          ? this.#dials.toPeer(String(id), bound.signal)
-          : this.#searched({ addrs, peer }, force, bound.signal)
-      if (dialling !== undefined) return await dialling
-      throw new UnavailableError('no-address', `no connection to ${id} and no address of it; dial a multiaddr`)
+      return plain
+        ? await this.#dials.to(String(only), id, bound.signal)
+        : await this.#searched({ addrs, peer }, force, bound.signal)
     } finally {
       bound.done()
     }

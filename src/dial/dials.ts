@@ -4,7 +4,7 @@
  */
 import { raceAbort } from '../deadline.ts'
 import type { Clock, Timer } from '../env.ts'
-import { ClosedError, TimeoutError, UnavailableError, asError, type Attempt } from '../errors.ts'
+import { ClosedError, TimeoutError, asError } from '../errors.ts'
 import { cleanClose, deferred, quiet, type Deferred } from '../inbox.ts'
 
 export interface DialLimits {
@@ -44,15 +44,13 @@ export class Dials<C> {
   }
 
   /** The attempt at `addr`, begun unless it is under way. Rejects with what it rejects with, or signal.reason. */
-  to(addr: string, peer: string | undefined, signal: AbortSignal): Promise<C> {
-    return this.#wait([this.join(addr, peer)], signal)
-  }
-
-  /** The first attempt at `peer` that comes through; undefined when none is under way. */
-  toPeer(peer: string, signal: AbortSignal): Promise<C> | undefined {
-    const dials = this.#of(peer)
-    for (const dial of dials) dial.callers++
-    return dials.length === 0 ? undefined : this.#wait(dials, signal)
+  async to(addr: string, peer: string | undefined, signal: AbortSignal): Promise<C> {
+    const dial = this.join(addr, peer)
+    try {
+      return await raceAbort(dial.outcome.promise, signal)
+    } finally {
+      this.leave(dial, asError(signal.reason ?? 'nobody waits for this dial'))
+    }
   }
 
   /** The addresses at which `peer` is being dialled. */
@@ -136,14 +134,6 @@ export class Dials<C> {
     for (const dial of this.#line) if (this.#hasRoom(dial.peer)) this.#run(dial)
   }
 
-  async #wait(dials: readonly Dial<C>[], signal: AbortSignal): Promise<C> {
-    try {
-      return await raceAbort(firstOf(dials), signal)
-    } finally {
-      for (const dial of dials) this.leave(dial, asError(signal.reason ?? 'nobody waits for this dial'))
-    }
-  }
-
   #end(dial: Dial<C>, reason: Error): void {
     this.#forget(dial)
     dial.controller.abort(reason)
@@ -152,25 +142,5 @@ export class Dials<C> {
 
   #forget(dial: Dial<C>): void {
     if (this.#dials.get(dial.addr) === dial) this.#dials.delete(dial.addr)
-  }
-}
-
-async function firstOf<C>(dials: readonly Dial<C>[]): Promise<C> {
-  const [only] = dials
-  if (dials.length === 1 && only !== undefined) return only.outcome.promise
-  const failures: Attempt[] = []
-  try {
-    return await Promise.any(
-      dials.map(async ({ addr, outcome }) => {
-        try {
-          return await outcome.promise
-        } catch (error) {
-          failures.push({ what: addr, reason: asError(error) })
-          throw error
-        }
-      }),
-    )
-  } catch {
-    throw new UnavailableError('unreachable', 'no address of the peer works', failures)
   }
 }

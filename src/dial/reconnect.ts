@@ -66,6 +66,11 @@ export class Reconnect {
     return this.#entries.has(peer.toString())
   }
 
+  /** Where a protected peer was reached. */
+  addressesOf(peer: PeerId): readonly Multiaddr[] {
+    return this.#entries.get(peer.toString())?.addrs ?? []
+  }
+
   opened({ peer, direction, remoteAddr }: Connection): void {
     const entry = this.#entries.get(peer.toString())
     if (entry === undefined) return
@@ -112,23 +117,17 @@ export class Reconnect {
   }
 
   async #dial(entry: Entry): Promise<void> {
-    const { peer, addrs } = entry
+    const { peer } = entry
     const controller = new AbortController()
     const { signal } = controller
     entry.dialling = controller
     try {
-      if (addrs.length === 0) await this.#dialer.dial({ addrs, peer }, { signal })
-      else await this.#dialer.dial({ addrs, peer }, { signal }).catch(() => this.#anywhere(peer, signal))
+      // Our own waiting is enough: what failed a moment ago may be tried again.
+      await this.#dialer.dial({ addrs: [], peer }, { signal, force: true })
     } catch (error) {
       this.#env.trace?.('dial.reconnect-failed', { peer: peer.toString(), error })
     }
     entry.dialling = undefined
     if (this.#entries.get(entry.peer.toString()) === entry) this.#schedule(entry)
-  }
-
-  /** It may have moved: whoever knows addresses of it is asked. */
-  async #anywhere(peer: PeerId, signal: AbortSignal): Promise<unknown> {
-    signal.throwIfAborted()
-    return this.#dialer.dial({ addrs: [], peer }, { signal })
   }
 }

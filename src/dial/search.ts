@@ -40,6 +40,8 @@ export interface Wanted {
 /** Says nothing about the address: we refused it ourselves. */
 const ours: ReadonlySet<string | undefined> = new Set(['limit', 'stopped', 'no-transport'])
 
+const nobody: FindAddresses = () => Promise.resolve([])
+
 export class Search<C> {
   readonly #options: SearchOptions<C>
   readonly #backOff = new BackOff()
@@ -76,7 +78,7 @@ export class Search<C> {
         const connection = await this.#try(addrs, wanted, seen, tried)
         if (connection !== undefined) return connection
       } else {
-        for (const source of sources) {
+        for (const source of sources.length === 0 ? [nobody] : sources) {
           const found = await this.#ask(source, peer, signal, tried)
           const connection = open(peer) ?? (await this.#try(found, wanted, seen, tried))
           if (connection !== undefined) return connection

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { Dials, type DialLimits } from '../../src/dial/dials.ts'
 import { FakeClock, settle } from '../../src/env.ts'
-import { ClosedError, TimeoutError, UnavailableError } from '../../src/errors.ts'
+import { ClosedError, TimeoutError } from '../../src/errors.ts'
 import { deferred, type Deferred } from '../../src/inbox.ts'
 
 const never = new AbortController().signal
@@ -31,30 +31,19 @@ describe('dials', () => {
     expect(tries.size).toBe(1)
     tries.get('/a')?.result.resolve('c')
     expect(await Promise.all(both)).toEqual(['c', 'c'])
-    expect(dials.toPeer('p', never)).toBeUndefined()
+    expect(dials.addrsOf('p')).toEqual([])
   })
 
   it('of one peer end with the first that answers, those of another go on', async () => {
     const { dials, tries } = lab()
     const all = [dials.to('/a', 'p', never), dials.to('/b', 'p', never), dials.to('/c', 'q', never)]
-    const byPeer = dials.toPeer('p', never)
+    expect(dials.addrsOf('p')).toEqual(['/a', '/b'])
     tries.get('/b')?.result.resolve('b')
-    expect(await Promise.all([all[0], all[1], byPeer])).toEqual(['b', 'b', 'b'])
+    expect(await Promise.all([all[0], all[1]])).toEqual(['b', 'b'])
     expect(tries.get('/a')?.signal.reason).toBeInstanceOf(ClosedError)
     expect(tries.get('/c')?.signal.aborted).toBe(false)
     tries.get('/c')?.result.resolve('c')
     expect(await all[2]).toBe('c')
-  })
-
-  it('tell of every address that failed', async () => {
-    const { dials, tries } = lab()
-    const [a, b] = [dials.to('/a', 'p', never), dials.to('/b', 'p', never)]
-    const byPeer = dials.toPeer('p', never)
-    tries.get('/a')?.result.reject(new Error('refused'))
-    tries.get('/b')?.result.reject(new Error('no route'))
-    await expect(a).rejects.toThrow('refused')
-    await expect(b).rejects.toThrow('no route')
-    await expect(byPeer).rejects.toSatisfy((e) => e instanceof UnavailableError && e.tried.length === 2)
   })
 
   it('end when the last caller gives up, and begin anew for the next', async () => {
