@@ -10,11 +10,14 @@ const { values: flags } = parseArgs({
   options: {
     ...stackFlags,
     bitswap: { type: 'string', default: '1.2' },
+    fetch: { type: 'boolean', default: false },
   },
 })
 // Helia opens its streams as 1.2.0 whatever it is told, so it can't be held to an older version.
 if (!['1.2', 'none'].includes(flags.bitswap)) throw new Error(`no such bitswap version: ${flags.bitswap}`)
 const options = await stackOptions(flags, flags.listen)
+const fetch = flags.fetch ? await import('./fetch.js') : undefined
+if (fetch !== undefined) options.services.fetch = fetch.fetchService()
 
 // Without bitswap this is js-libp2p alone, and Helia is not even loaded.
 const bare = flags.bitswap === 'none'
@@ -27,6 +30,7 @@ await serve(node)
 const commands = {
   ...streamCommands(node, async () => createLibp2p(await stackOptions(flags, []))),
   ...started.commands,
+  ...fetch?.fetchCommands(node),
 }
 const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`)
 
