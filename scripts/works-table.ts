@@ -28,6 +28,7 @@ const rows: readonly [string, RegExp][] = [
   ['large echoes, many streams in parallel', /echoes 1 MiB/],
   ['stream resets, both ways', /resets a stream/],
   ['unknown protocols refused, both ways', /is told na/],
+  ['protocol versions, by range, both ways', /libp2p: versions/],
   ['Bitswap 1.2: files in both directions', /speaks 1\.2.*exchanges|both fetch them/],
   ['Bitswap 1.1', /speaks 1\.1.*exchanges/],
   ['Bitswap 1.0 (both directions: CIDv0)', /speaks 1\.0.*exchanges/],

@@ -9,7 +9,7 @@ import { deferred } from '../../src/inbox.ts'
 import { createNode, type Node, type NodeOptions } from '../../src/node.ts'
 import { Identify, identifyId } from '../../src/protocols/identify/wire.ts'
 import { sameMajor, sameMinor } from '../../src/protocols/multistream/semver.ts'
-import { encodeToken } from '../../src/protocols/multistream/wire.ts'
+import { agreementIn, encodeToken, encodeTokens, header } from '../../src/protocols/multistream/wire.ts'
 import { BufferedStream, prefixed } from '../../src/stream.ts'
 import { MemoryNetwork, memory } from '../../src/transport/memory.ts'
 import { tcp } from '../../src/transport/tcp.ts'
@@ -346,6 +346,15 @@ const mistaken = (): boolean => {
 }
 
 describe('a handler of a range', () => {
+  it('remembers no id that a peer made up, or the places for those that repeat would soon be taken', async () => {
+    const { a, b, addr } = await two()
+    b.handle('/app', names, { version: '1.4.0', accepts: '^1.0.0' })
+    await told(await a.newStream(addr, ['/refused/1.0.0', '/app/1.0.0+made-up']))
+    expect(agreementIn(encodeTokens(header, '/app/1.0.0+made-up'))).toBeUndefined()
+    await told(await a.newStream(addr, '/app/1.4.0'))
+    expect(agreementIn(encodeTokens(header, '/app/1.4.0'))).toBeDefined()
+  })
+
   it('is limited in all versions together', async () => {
     const { a, b, addr } = await two()
     b.handle('/app', () => new Promise(() => {}), { version: '1.0.0', accepts: '^1.0.0', maxInboundStreams: 2 })

@@ -33,7 +33,7 @@ async function listening(): Promise<Node> {
 }
 
 for (const kind of ['go', 'js', 'py'] as const) {
-  describe.skipIf(!have[kind])(`versions with ${versions[kind]}`, () => {
+  describe.skipIf(!have[kind])(`${versions[kind]}: versions`, () => {
     let peer: Peer
     let node: Node
     let there: string

@@ -2,10 +2,17 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { concat, fromHex, fromUtf8, toHex, toUtf8 } from '../../../src/bytes.ts'
 import { ProtocolError, UnavailableError } from '../../../src/errors.ts'
-import { answer, select } from '../../../src/protocols/multistream/multistream.ts'
+import { answer, confirm, select } from '../../../src/protocols/multistream/multistream.ts'
 import { dialer, listener, opening, type Negotiation } from '../../../src/protocols/multistream/negotiate.ts'
-import { TokenReader, agreement, encodeToken, encodeTokens, header } from '../../../src/protocols/multistream/wire.ts'
-import { BufferedStream, pair } from '../../../src/stream.ts'
+import {
+  TokenReader,
+  agreement,
+  agreementIn,
+  encodeToken,
+  encodeTokens,
+  header,
+} from '../../../src/protocols/multistream/wire.ts'
+import { BufferedStream, pair, type Stream } from '../../../src/stream.ts'
 
 function splits(bytes: Uint8Array, cuts: readonly number[]): Uint8Array[] {
   const at = [...new Set(cuts.map((c) => c % (bytes.length + 1)))].toSorted((a, b) => a - b)
@@ -20,6 +27,16 @@ function feed(side: Negotiation, chunks: readonly Uint8Array[]): string[] {
     else rest.push(chunk)
   }
   return [...sent, toHex(concat([side.outcome?.rest ?? new Uint8Array(0), ...rest]))]
+}
+
+async function propose(id: string, remembers: boolean): Promise<void> {
+  const [a, b] = pair()
+  await a.write(encodeTokens(...opening([id])))
+  await answer(
+    b,
+    () => true,
+    () => remembers,
+  )
 }
 
 describe('multistream-select 1.0', () => {
@@ -80,6 +97,45 @@ describe('multistream-select 1.0', () => {
           : [proposal, toHex(opened)],
       )
     }
+  })
+
+  it('hands over what a dialer wrote that is not there for the answer any more', async () => {
+    // Known by its bytes, and read token by token.
+    for (const id of ['/known/1.0.0', '/made-up/1.0.0']) {
+      const [a, b] = pair()
+      await a.write(concat([encodeTokens(...opening([id])), fromUtf8('write only')]))
+      await a.closeWrite()
+      const deaf = Object.assign(Object.create(b) as Stream, {
+        read: () => b.read(),
+        write: () => Promise.reject(new Error('the peer reads no more')),
+      })
+      const { protocol, rest } = await answer(deaf, (one) => one === id)
+      expect([protocol, toUtf8(rest ?? new Uint8Array(0))]).toEqual([id, 'write only'])
+    }
+  })
+
+  it('gives up when na can not be written: there is nothing to hand over', async () => {
+    const [a, b] = pair()
+    await a.write(encodeTokens(...opening(['/x'])))
+    const gone = new Error('the peer reads no more')
+    const deaf = Object.assign(Object.create(b) as Stream, { read: () => b.read(), write: () => Promise.reject(gone) })
+    await expect(answer(deaf, () => false)).rejects.toBe(gone)
+  })
+
+  it('keeps no id by its bytes that a peer made up, or the few places would soon be taken', async () => {
+    await propose('/made-up/2.0.0', false)
+    expect(agreementIn(encodeTokens(...opening(['/made-up/2.0.0'])))).toBeUndefined()
+    await propose('/ours/2.0.0', true)
+    expect(agreementIn(encodeTokens(...opening(['/ours/2.0.0'])))?.protocol).toBe('/ours/2.0.0')
+  })
+
+  it('reads on behind na, and so may take data for a proposal: a dialer hears of na first and gives up', async () => {
+    // go-multistream#20: why data goes with a proposal only when identify announced it.
+    const [a, b] = pair()
+    const answered = answer(b, (id) => id === '/admin')
+    await a.write(concat([encodeTokens(...opening(['/gone'])), encodeToken('/admin'), fromUtf8('do it')]))
+    expect((await answered).protocol).toBe('/admin')
+    await expect(confirm(a, ['/gone'])).rejects.toMatchObject({ code: 'no-protocol' })
   })
 
   it('takes no other protocol for the one it proposed', async () => {
