@@ -1,5 +1,9 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
+import { base32 } from 'multiformats/bases/base32'
+import { base36 } from 'multiformats/bases/base36'
+import { base58btc } from 'multiformats/bases/base58'
+import { base64, base64url } from 'multiformats/bases/base64'
 import { describe, expect, it } from 'vitest'
 import { fromUtf8, toUtf8 } from '../src/bytes.ts'
 import { decodeBase, decodeMultibase, encodeBase, encodeMultibase } from '../src/multibase.ts'
@@ -39,6 +43,17 @@ describe('multibase', () => {
       fc.property(fc.constantFrom(...bases), fc.uint8Array({ maxLength: 50 }), (base, bytes) => {
         expect(decodeMultibase(encodeMultibase(base, bytes), 200)).toEqual({ base, bytes })
         expect(decodeBase(base, encodeBase(base, bytes), 200)).toEqual(bytes)
+      }),
+    )
+  })
+
+  it.each([base32, base36, base58btc, base64, base64url])('writes and reads $name as multiformats does', (twin) => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 80 }), fc.nat(3), (bytes, zeros) => {
+        bytes.fill(0, 0, zeros)
+        const name = twin.name as Base
+        expect(encodeMultibase(name, bytes)).toBe(twin.encode(bytes))
+        expect(decodeMultibase(twin.encode(bytes), 500)).toEqual({ base: name, bytes })
       }),
     )
   })
