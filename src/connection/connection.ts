@@ -217,8 +217,12 @@ export class UpgradedConnection implements Connection {
     }
   }
 
-  async newStream(protocols: ConnectionProtocols, options: NewStreamOptions = {}): Promise<ProtocolStream> {
-    if (typeof protocols === 'string' || !('name' in protocols)) return this.#open(protocols, options)
+  newStream(protocols: ConnectionProtocols, options: NewStreamOptions = {}): Promise<ProtocolStream> {
+    return typeof protocols === 'string' ? this.#open(protocols, options) : this.#openBest(protocols, options)
+  }
+
+  async #openBest(protocols: Exclude<ConnectionProtocols, string>, options: NewStreamOptions): Promise<ProtocolStream> {
+    if (!('name' in protocols)) return this.#open(protocols, options)
     const { env, negotiationTimeoutMs: timeoutMs } = this.#options
     const { openChosen } = await import('./query.ts')
     return openChosen(this, protocols, { timeoutMs, ...options }, env, (ids, left, tried) =>
@@ -307,13 +311,7 @@ export class UpgradedConnection implements Connection {
     try {
       const what = `negotiating a stream from ${this.peer}`
       const bound = { env, timeoutMs, what, code: negotiationFailed }
-      const selected = await guard(stream, bound, () =>
-        answer(
-          stream,
-          (id) => this.#serves(id),
-          (id) => handlers.has(id),
-        ),
-      )
+      const selected = await guard(stream, bound, () => answer(stream, this.#accepts, this.#remembers))
       const { protocol } = selected
       const entry = handlers.find(protocol)
       if (entry === undefined) throw new UnavailableError('no-protocol', `no handler for ${protocol} any more`)
@@ -338,13 +336,15 @@ export class UpgradedConnection implements Connection {
     }
   }
 
-  #serves(protocol: string): boolean {
+  readonly #accepts = (protocol: string): boolean => {
     const entry = this.#options.handlers.find(protocol)
     if (entry === undefined) return false
     const { limited = false, transports } = entry.options
     if (this.limited !== undefined && !limited) return false
     return transports === undefined || transports.includes(this.transport)
   }
+
+  readonly #remembers = (protocol: string): boolean => this.#options.handlers.has(protocol)
 
   close(code?: number): Promise<void> {
     return this.#muxer.close(code)
