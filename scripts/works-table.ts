@@ -11,22 +11,26 @@ interface Report {
 
 const columns: readonly [string, RegExp][] = [
   ['Kubo 0.43', /^Kubo/],
-  ['go-libp2p 0.51, boxo 0.43', /^go-libp2p|the go peer|Chromium go-libp2p/],
-  ['js-libp2p 3.3, Helia 7', /^js-libp2p|the js peer/],
+  ['go-libp2p 0.51, boxo 0.43', /^go-libp2p|the go peer|(?:with|Chromium) go-libp2p/],
+  ['js-libp2p 3.3, Helia 7', /^js-libp2p|the js peer|with js-libp2p/],
+  ['rust-libp2p 0.57', /^rust-libp2p/],
   ['py-libp2p 0.8', /^py-libp2p/],
 ]
 
 /** What the test's full name (suites, then title) must match. */
 const rows: readonly [string, RegExp][] = [
-  ['TCP, Noise XX, yamux, identify, ping: rhiza dials', /^(?!.*(over ws|Chromium)).*is dialled/],
-  ['the same: rhiza listens', /^(?!.*over ws).*(dials rhiza|dials and pings it)/],
-  ['WebSocket, plain and TLS: rhiza dials', /over wss? .*is dialled,/],
-  ['the same: rhiza listens', /over wss? .*dials rhiza/],
-  ['a page in Chromium dials, pings, fetches a file', /Chromium.*is dialled, pinged and fetched from by the page/],
+  ['TCP, Noise XX, yamux, identify, ping: rhiza dials', /(?:primitives|tcp with noise|^Kubo) is dialled/],
+  ['the same: rhiza listens', /(?:primitives|tcp with noise) dials rhiza|^Kubo .*dials and pings it/],
   ['the same with portable primitives', /with noble primitives/],
+  ['TLS 1.3 over TCP, both ways', /over tcp with tls/],
+  ['WebSocket (`/ws`), both ways', /over ws /],
+  ['WebSocket over TLS (`/tls/ws`), both ways', /over wss /],
+  ['a page in Chromium dials, pings, fetches a file', /Chromium.*is dialled, pinged and fetched from by the page/],
   ['RSA, Secp256k1, ECDSA identities, both ways', /keys connect and authenticate/],
   ['large echoes, many streams in parallel', /echoes 1 MiB/],
-  ['stream resets, both ways', /resets a stream/],
+  ['stream resets, both ways', /resets a stream|its reset/],
+  ['reset and close codes, both ways', /^codes with/],
+  ['`/perf/1.0.0`, both ways', /^\/perf\/1\.0\.0/],
   ['unknown protocols refused, both ways', /is told na/],
   ['protocol versions, by range, both ways', /libp2p: versions/],
   ['Bitswap 1.2: files in both directions', /speaks 1\.2.*exchanges|both fetch them/],
