@@ -73,7 +73,7 @@ const Subscribe = message({ subscribe: [1, bool], topic: [2, string] })
 const Rpc = message({ subscriptions: [1, repeated(Subscribe, 16)] })
 const floodsubId = '/floodsub/1.0.0'
 
-describe.skipIf(!have.go)('/libp2p/fetch/0.0.1 with the IPNS over pubsub of go-libp2p', () => {
+describe.skipIf(!have.go)('/libp2p/fetch/0.0.1 with go-libp2p and its IPNS over pubsub', () => {
   let peer: Peer
   let node: Node
   let there: string
