@@ -13,7 +13,7 @@ const columns: readonly [string, RegExp][] = [
   ['Kubo 0.43', /^Kubo/],
   ['go-libp2p 0.51, boxo 0.43', /^go-libp2p|the go peer|(?:with|Chromium) go-libp2p/],
   ['js-libp2p 3.3, Helia 7', /^js-libp2p|the js peer|with js-libp2p/],
-  ['rust-libp2p 0.57', /^rust-libp2p/],
+  ['rust-libp2p 0.57', /^rust-libp2p|with rust-libp2p/],
   ['py-libp2p 0.8', /^py-libp2p/],
 ]
 
@@ -31,6 +31,7 @@ const rows: readonly [string, RegExp][] = [
   ['stream resets, both ways', /resets a stream|its reset/],
   ['reset and close codes, both ways', /^codes with/],
   ['`/perf/1.0.0`, both ways', /^\/perf\/1\.0\.0/],
+  ['`/libp2p/fetch/0.0.1`, both ways', /^\/libp2p\/fetch/],
   ['unknown protocols refused, both ways', /is told na/],
   ['protocol versions, by range, both ways', /libp2p: versions/],
   ['Bitswap 1.2: files in both directions', /speaks 1\.2.*exchanges|both fetch them/],
