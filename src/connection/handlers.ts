@@ -43,15 +43,10 @@ function versioned(id: string, handler: StreamHandler, options: HandleOptions): 
 }
 
 function checkCapabilities(capabilities: readonly string[]): void {
-  if (capabilities.length > maxCapabilities)
-    throw new RangeError(`${capabilities.length} capabilities of one protocol, at most ${maxCapabilities} allowed`)
-  const bad = capabilities.find((one) => one === '' || fromUtf8(one).length > maxCapabilityBytes)
-  if (bad !== undefined)
-    throw new RangeError(`capability ${JSON.stringify(bad)}: want 1 to ${maxCapabilityBytes} bytes`)
+  const bad = (one: string): boolean => one === '' || fromUtf8(one).length > maxCapabilityBytes
+  if (capabilities.length <= maxCapabilities && !capabilities.some(bad)) return
+  throw new RangeError(`capabilities: want at most ${maxCapabilities}, each of 1 to ${maxCapabilityBytes} bytes`)
 }
-
-const tooMany = (bytes: number): string =>
-  `capabilities of all protocols take ${bytes} bytes in one answer, at most ${maxAnswerBytes} allowed`
 
 export class Handlers {
   readonly #byId = new Map<string, Handler>()
@@ -148,7 +143,8 @@ export class Handlers {
     const all = [...this.#capabilities(), ...ids.map((id) => [id, capabilities] as const)]
     // With the prefixes of protobuf: two bytes for a capability, eight for an id and what belongs to it.
     const bytes = all.flat(2).reduce((sum, text) => sum + fromUtf8(text).length + 2, 6 * all.length)
-    if (bytes > maxAnswerBytes) throw new LimitError('capabilityBytes', maxAnswerBytes, bytes, tooMany(bytes))
+    if (bytes > maxAnswerBytes)
+      throw new LimitError('capabilityBytes', maxAnswerBytes, bytes, `all capabilities take ${bytes} bytes, want less`)
     if (this.#byId.has(capabilitiesId)) return
     const handler: StreamHandler = async (stream) => {
       const { answerCapabilities } = await import('../protocols/capabilities/capabilities.ts')
