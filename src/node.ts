@@ -35,13 +35,14 @@ import type { PeerId } from './peer/id.ts'
 import { generateKey, type PrivateKey } from './peer/keys.ts'
 import { createIdentify, type IdentifyResult, type IdentifyService } from './protocols/identify/identify.ts'
 import { ping, servePing, type PingOptions } from './protocols/ping.ts'
-import { createNoise } from './security/noise/noise.ts'
+import type { Protector } from './security/pnet.ts'
 import type { SecurityProtocol } from './security/security.ts'
 import type { Transport } from './transport/transport.ts'
 import type { MuxerFactory } from './connection/upgrade.ts'
 import { Whereabouts, type WhereaboutsOptions } from './connection/whereabouts.ts'
 import { version } from './version.ts'
 import { platformCrypto } from '#crypto'
+import { defaultSecurity, forcesPrivateNetwork } from '#security'
 import { defaultTransports } from '#transports'
 
 export type { Capabilities } from './capabilities.ts'
@@ -53,8 +54,10 @@ export interface NodeOptions extends WhereaboutsOptions {
   listen?: readonly (string | Multiaddr)[]
   /** Default: TCP on Node, none in browsers. */
   transports?: readonly Transport[]
-  /** Default: Noise. */
+  /** Default: Noise, then TLS where the platform has it. */
   security?: readonly SecurityProtocol[]
+  /** Of a private network: `pnet(psk)` of rhiza/pnet. Transports that secure themselves are refused then. */
+  connectionProtector?: Protector
   /** Default: yamux. */
   muxers?: readonly MuxerFactory[]
   /** `noble` forces the portable primitives; default: native where there are any. */
@@ -158,11 +161,11 @@ class RhizaNode implements Node {
   #change: Promise<void> = Promise.resolve()
 
   constructor(options: typeof defaults & NodeParts) {
-    const { env, privateKey, transports, security, muxers, dialTimeoutMs } = options
+    const { env, privateKey, transports, security, muxers, dialTimeoutMs, connectionProtector: protector } = options
     this.#options = options
     this.env = env
     this.peerId = privateKey.publicKey.peerId
-    const by = { env, security, muxers, timeoutMs: dialTimeoutMs }
+    const by = { env, security, muxers, timeoutMs: dialTimeoutMs, protector }
     const where = options.whereabouts
     this.#whereabouts = where
     this.#events = new Events((event, error) => env.trace?.('node.listener-threw', { event, error }))
@@ -397,6 +400,7 @@ interface NodeParts {
   listen: readonly Multiaddr[]
   transports: readonly Transport[]
   security: readonly SecurityProtocol[]
+  connectionProtector?: Protector
   muxers: readonly MuxerFactory[]
   cryptoName: string
   env: Env
@@ -423,6 +427,9 @@ export async function createNode(options: NodeOptions = {}): Promise<Node> {
     if (typeof value !== 'number' || !(value >= 0))
       throw new RangeError(`option ${name} is ${String(value)}: want a number of at least 0`)
   }
+  if (merged.connectionProtector === undefined && forcesPrivateNetwork()) {
+    throw new UnavailableError('not-permitted', 'LIBP2P_FORCE_PNET is 1: give createNode a connectionProtector')
+  }
   const { trace, env: around = systemEnv() } = merged
   const env = trace === undefined ? around : { ...around, trace }
   const privateKey = merged.privateKey ?? generateKey()
@@ -435,7 +442,7 @@ export async function createNode(options: NodeOptions = {}): Promise<Node> {
     cryptoName: (crypto ?? platformCrypto).name,
     listen: (merged.listen ?? []).map((a) => multiaddr(a)),
     transports: merged.transports ?? defaultTransports(),
-    security: merged.security ?? [createNoise({ privateKey, env, ...(crypto && { crypto }) })],
+    security: merged.security ?? defaultSecurity({ privateKey, env, ...(crypto && { crypto }) }),
     muxers: merged.muxers ?? [yamux()],
   })
 }

@@ -30,6 +30,7 @@ const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as
 const subpaths = Object.keys(manifest.exports).filter((path) => path !== './package.json')
 /** What touches sockets and disks when it is used; everything else must bundle for browsers. */
 const forNodeOnly = new Set([
+  './tls',
   './tcp',
   './stream-node',
   './unixfs/disk',

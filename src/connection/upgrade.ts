@@ -1,9 +1,10 @@
 /* The upgrade: raw stream -> secure -> muxed. Transports that bring both with them only have their peer checked. */
 import { guard } from '../deadline.ts'
 import type { Env } from '../env.ts'
-import { ProtocolError } from '../errors.ts'
+import { ClosedError, ProtocolError, UnavailableError } from '../errors.ts'
 import type { PeerId } from '../peer/id.ts'
 import { answer, select, type Selected } from '../protocols/multistream/multistream.ts'
+import type { Protector } from '../security/pnet.ts'
 import type { SecurityProtocol } from '../security/security.ts'
 import { BufferedStream, type Muxer, type Stream } from '../stream.ts'
 import type { TransportConnection } from '../transport/transport.ts'
@@ -20,6 +21,8 @@ export interface Upgrade {
   /** Best first. */
   security: readonly SecurityProtocol[]
   muxers: readonly MuxerFactory[]
+  /** Of a private network: goes around every raw connection first. */
+  protector?: Protector | undefined
   /** For the whole upgrade. */
   timeoutMs: number
 }
@@ -48,9 +51,14 @@ export async function upgrade(
   role: 'initiator' | 'responder',
   options: Upgrade & { expectedPeer?: PeerId | undefined; signal?: AbortSignal },
 ): Promise<Upgraded> {
-  const { env, security, muxers, expectedPeer, signal, timeoutMs } = options
+  const { env, security, muxers, protector, expectedPeer, signal, timeoutMs } = options
   if (carrier.kind === 'muxed') {
     const { peer, muxer } = carrier
+    if (protector !== undefined) {
+      const error = new UnavailableError('unsupported', 'a private network has no transports that secure themselves')
+      muxer.abort(0, error)
+      throw error
+    }
     if (expectedPeer === undefined || expectedPeer.equals(peer)) {
       return { peer, muxer, security: carrier.security, muxerId: carrier.security }
     }
@@ -58,15 +66,16 @@ export async function upgrade(
     muxer.abort(error.wireCode, error)
     throw error
   }
-  return guard(carrier.stream, { env, timeoutMs, what: 'securing the connection', signal }, async () => {
+  const upgraded = guard(carrier.stream, { env, timeoutMs, what: 'securing the connection', signal }, async () => {
+    const stream = protector?.protect(carrier.stream) ?? carrier.stream
     const agreed = await choose(
-      carrier.stream,
+      stream,
       role,
       security.map((s) => s.id),
     )
     const chosen = security.find((s) => s.id === agreed.protocol)
     if (chosen === undefined) throw new ProtocolError('bad-negotiation', `security ${agreed.protocol} was not offered`)
-    const secured = await chosen.secure(role, withRest(carrier.stream, agreed), {
+    const secured = await chosen.secure(role, withRest(stream, agreed), {
       muxers: muxers.map((m) => m.id),
       ...(signal && { signal }),
       ...(expectedPeer && { expectedPeer }),
@@ -87,6 +96,10 @@ export async function upgrade(
     if (factory === undefined) throw new ProtocolError('bad-negotiation', `muxer ${muxerId} was not offered`)
     const muxer = factory.create(wire, role, env)
     return { peer: secured.remotePeer, muxer, muxerId: factory.id, security: chosen.id }
+  })
+  return upgraded.catch((error: unknown) => {
+    // Another pre-shared key ends the stream below the negotiation, which sees no more than the end.
+    throw error instanceof ClosedError && error.info.reason instanceof ProtocolError ? error.info.reason : error
   })
 }
 

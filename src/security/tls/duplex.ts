@@ -78,10 +78,15 @@ export class WireDuplex extends Duplex {
     if (error !== null || !this.writableFinished) wire.abort(error ?? undefined)
     else if (!this.readableEnded) {
       // The TLSSocket closes at the peer's close_notify: a reset now would cut off the FIN that follows it.
-      const late = this.#env.clock.setTimer(lingerMs, () => wire.abort())
-      void wire.closed.then(() => late.cancel())
-      wire.resume()
+      this.#linger()
     }
     callback(error)
+  }
+
+  #linger(): void {
+    const wire = this.#wire
+    const late = this.#env.clock.setTimer(lingerMs, () => wire.abort())
+    void wire.closed.then(() => late.cancel())
+    wire.resume()
   }
 }
