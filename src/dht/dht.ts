@@ -9,7 +9,7 @@ import type { PeerId } from '../peer/id.ts'
 import { decodePublicKey, type PublicKey } from '../peer/keys.ts'
 import { memoryRecords, type RecordStore } from '../store/records.ts'
 import * as content from './content.ts'
-import { Kad, type KadHost, type KadTuning, type KnownAddresses } from './kad.ts'
+import { Kad, type KadHost, type KadTuning } from './kad.ts'
 import type { PeerInfo } from './network.ts'
 import { defaultValidators, recordKey, validatorFor, type RecordKey, type Validators } from './validators.ts'
 import { aminoId, lanId } from './wire.ts'
@@ -44,8 +44,6 @@ export interface DhtOptions extends KadTuning {
   records?: RecordStore
   /** By namespace, besides `pk`. */
   validators?: Validators
-  /** Where the addresses of peers are kept. */
-  book: KnownAddresses
 }
 
 export interface NetworkStats {
@@ -284,6 +282,6 @@ async function* merge<T>(sources: readonly AsyncGenerator<T, void, undefined>[])
 }
 
 /** A DHT over `host`, not started yet. Throws TypeError on bad options. */
-export function createDht(host: KadHost, options: DhtOptions): Dht {
+export function createDht(host: KadHost, options: DhtOptions = {}): Dht {
   return new DualDht(host, options)
 }

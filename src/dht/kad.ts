@@ -7,6 +7,7 @@ import { deadline, sleep } from '../deadline.ts'
 import { LimitError, asError } from '../errors.ts'
 import type { Connection, Host } from '../host.ts'
 import type { Multiaddr } from '../multiaddr.ts'
+import { addressTtlMs, type AddressBook } from '../peer/book.ts'
 import { PeerId } from '../peer/id.ts'
 import type { RecordStore } from '../store/records.ts'
 import { groupOf, inScope, readAddrs, type Scope } from './addresses.ts'
@@ -21,17 +22,11 @@ import type { Validators } from './validators.ts'
 import { ValueStore, type ValueLimits } from './values.ts'
 import type { Message, MessageType, WirePeer } from './wire.ts'
 
-/** Where the addresses of peers are kept: the node's address book. */
-export interface KnownAddresses {
-  addrs(peer: PeerId): readonly Multiaddr[]
-  /** Told by somebody else: not proved, and soon out of date. */
-  heard(peer: PeerId, addrs: readonly Multiaddr[]): void
-}
-
 /** A node, as the DHT needs it. */
 export interface KadHost extends Host {
   /** Where peers can dial us. */
   addrs(): Multiaddr[]
+  readonly book: AddressBook
 }
 
 export interface KadTuning {
@@ -55,7 +50,6 @@ export interface KadParts extends KadTuning {
   protocol: string
   scope: Scope
   records: RecordStore
-  book: KnownAddresses
   validators: Validators
 }
 
@@ -107,7 +101,7 @@ export class Kad {
   #wake: (() => void) | undefined
 
   constructor(parts: KadParts) {
-    const { host, protocol, scope, records, validators, book } = parts
+    const { host, protocol, scope, records, validators } = parts
     this.#parts = { ...defaults, ...parts }
     this.host = host
     this.protocol = protocol
@@ -120,7 +114,7 @@ export class Kad {
     this.providers = new ProviderStore(records, host.env, namespace, parts.providers)
     this.values = new ValueStore(records, host.env, namespace, validators, parts.values)
     const { table, providers, values } = this
-    const addrsOf = (peer: PeerId): PeerInfo['addrs'] => this.#scoped(book.addrs(peer))
+    const addrsOf = (peer: PeerId): PeerInfo['addrs'] => this.#scoped(this.#known(peer))
     this.#server = new KadServer({ host, scope, k: parts.lookup?.k ?? 20, table, providers, values, addrsOf })
   }
 
@@ -173,7 +167,7 @@ export class Kad {
     const lookup = new Lookup(host.peerId, target, seeds, { ...tuned, ...options })
     const heard = new Map<string, readonly Multiaddr[]>()
     const infoOf = (peer: PeerId): PeerInfo => {
-      const known = this.#parts.book.addrs(peer)
+      const known = this.#known(peer)
       return { peer, addrs: known.length > 0 ? known : (heard.get(peer.toString()) ?? []) }
     }
     const request: Message = { type, key, closerPeers: [], providerPeers: [] }
@@ -216,10 +210,8 @@ export class Kad {
       if (peer === undefined) continue
       const read = readAddrs(addrs, this.scope, addrsPerPeer)
       // Without an address it can only be asked when we know one, or are connected.
-      if (read.length === 0 && this.#parts.book.addrs(peer).length === 0 && this.host.connections(peer).length === 0) {
-        continue
-      }
-      if (read.length > 0) this.#parts.book.heard(peer, read)
+      if (read.length === 0 && this.#known(peer).length === 0 && this.host.connections(peer).length === 0) continue
+      if (read.length > 0) this.host.book.add(peer, read, { ttlMs: addressTtlMs.temporary, source: 'kad' })
       out.push({ peer, addrs: read })
     }
     return out
@@ -297,7 +289,7 @@ export class Kad {
   async #checkNow(peer: PeerId): Promise<void> {
     const key = this.host.peerId.bytes
     const signal = this.#controller?.signal
-    const to = { peer, addrs: this.#parts.book.addrs(peer) }
+    const to = { peer, addrs: this.#known(peer) }
     try {
       const answer = await this.network.ask(
         to,
@@ -320,10 +312,11 @@ export class Kad {
     const [connection] = this.host.connections(peer)
     if (connection === undefined || !inScope(connection.remoteAddr, this.scope)) return
     const group = this.#diverse ? groupOf(connection.remoteAddr) : undefined
-    const first = this.table.size === 0
     if (this.table.add(peer, group === undefined ? [] : [group], now) !== 'added') return
+    // As long as we know hardly anybody, each newcomer may know others.
+    if (this.table.size > this.k) return
     this.#refreshSoon = true
-    if (first) this.#wake?.()
+    if (this.table.size === 1) this.#wake?.()
   }
 
   #failed(peer: PeerId, error: Error): void {
@@ -331,6 +324,10 @@ export class Kad {
     if (error instanceof LimitError) return
     this.table.remove(peer)
     this.host.env.trace?.('dht.peer-failed', { protocol: this.protocol, peer: peer.toString(), error })
+  }
+
+  #known(peer: PeerId): Multiaddr[] {
+    return this.host.book.addrs(peer).map(({ addr }) => addr)
   }
 
   #scoped(addrs: readonly Multiaddr[]): Multiaddr[] {

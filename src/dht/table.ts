@@ -42,7 +42,6 @@ interface Bucket {
   peers: TablePeer[]
   /** The one that answered last is last. */
   waiting: TablePeer[]
-  refreshedAt: number
 }
 
 export type Added =
@@ -62,6 +61,7 @@ export class RoutingTable {
   readonly #buckets = new Map<number, Bucket>()
   readonly #byPeer = new Map<string, TablePeer>()
   readonly #groups = new Map<string, number>()
+  readonly #refreshedAt = new Map<number, number>()
 
   constructor(self: Key, options: TableOptions = {}) {
     this.self = self
@@ -81,10 +81,10 @@ export class RoutingTable {
   }
 
   /** Buckets that hold somebody: the length of the shared prefix, its peers and those that wait. */
-  buckets(): { prefixBits: number; peers: readonly TablePeer[]; waiting: readonly TablePeer[]; refreshedAt: number }[] {
+  buckets(): { prefixBits: number; peers: readonly TablePeer[]; waiting: readonly TablePeer[] }[] {
     return [...this.#buckets]
       .toSorted(([a], [b]) => a - b)
-      .map(([prefixBits, { peers, waiting, refreshedAt }]) => ({ prefixBits, peers, waiting, refreshedAt }))
+      .map(([prefixBits, { peers, waiting }]) => ({ prefixBits, peers, waiting }))
   }
 
   /** A peer that answered a query just now. `groups` are the IP groups of its addresses. */
@@ -163,25 +163,23 @@ export class RoutingTable {
    * Prefix lengths to look up something random in, up to the longest that anybody in the table shares with us and at
    * most `max`.
    */
-  prefixesToRefresh(now: number, everyMs: number, max = 15): number[] {
+  prefixesToRefresh(now: number, everyMs: number, max = 12): number[] {
     const deepest = Math.min(max, Math.max(-1, ...this.#buckets.keys()))
     const due: number[] = []
     for (let bits = 0; bits <= deepest; bits++) {
-      const at = this.#buckets.get(bits)?.refreshedAt ?? -Infinity
-      if (now - at >= everyMs) due.push(bits)
+      if (now - (this.#refreshedAt.get(bits) ?? -Infinity) >= everyMs) due.push(bits)
     }
     return due
   }
 
   refreshed(prefixBits: number, now: number): void {
-    const bucket = this.#buckets.get(prefixBits)
-    if (bucket !== undefined) bucket.refreshedAt = now
+    this.#refreshedAt.set(prefixBits, now)
   }
 
   #bucket(prefixBits: number): Bucket {
     let bucket = this.#buckets.get(prefixBits)
     if (bucket === undefined) {
-      this.#buckets.set(prefixBits, (bucket = { peers: [], waiting: [], refreshedAt: -Infinity }))
+      this.#buckets.set(prefixBits, (bucket = { peers: [], waiting: [] }))
     }
     return bucket
   }

@@ -3,8 +3,6 @@ import { fromUtf8 } from '../../src/bytes.ts'
 import { createDht, type Dht, type DhtOptions, type PeerInfo } from '../../src/dht/dht.ts'
 import { keyOf, compareDistance, keyOfPeer } from '../../src/dht/key.ts'
 import { cidOf } from '../../src/ipld/cid.ts'
-import type { PeerId } from '../../src/peer/id.ts'
-import type { Multiaddr } from '../../src/multiaddr.ts'
 import { Sim, type SimNode, type SimOptions } from './sim.ts'
 
 interface Member extends SimNode {
@@ -20,19 +18,6 @@ afterEach(async () => {
   }
 })
 
-/** What identify and others said. */
-function smallBook(sim: Sim, { node }: SimNode): DhtOptions['book'] {
-  const said = new Map<string, readonly Multiaddr[]>()
-  node.on('peer:identify', ({ peer }) => {
-    const met = sim.nodes.find((one) => one.node.peerId.equals(peer))
-    if (met !== undefined) said.set(peer.toString(), [met.addr.withoutPeer()])
-  })
-  return {
-    addrs: (peer: PeerId) => said.get(peer.toString()) ?? [],
-    heard: (peer: PeerId, addrs: readonly Multiaddr[]) => void said.set(peer.toString(), addrs),
-  }
-}
-
 async function network(
   options: SimOptions,
   dhtOptions: Partial<DhtOptions> = {},
@@ -42,7 +27,7 @@ async function network(
   open.push({ sim, dhts })
   const members: Member[] = []
   for (const one of sim.nodes) {
-    const dht = createDht(one.node, { prefix: '/sim', mode: 'server', book: smallBook(sim, one), ...dhtOptions })
+    const dht = createDht(one.node, { prefix: '/sim', mode: 'server', ...dhtOptions })
     dhts.push(dht)
     await sim.time.until(dht.start())
     members.push({ ...one, dht })
@@ -64,8 +49,8 @@ async function all(found: AsyncIterable<PeerInfo>): Promise<string[]> {
 }
 
 describe('a Kademlia network', () => {
-  it('of 60 nodes finds from each what one provides', async () => {
-    const { sim, members } = await network({ seed: 11, nodes: 60 })
+  it('of 30 nodes finds from each what one provides', async () => {
+    const { sim, members } = await network({ seed: 11, nodes: 30 })
     const cid = cidOf(0x55, fromUtf8('somewhere in the network'))
     const provider = members[17] as Member
     expect(await sim.time.until(provider.dht.provide(cid))).toBe(20)
@@ -76,17 +61,17 @@ describe('a Kademlia network', () => {
   })
 
   it('knows the closest 20 to anything, and every peer by its id', async () => {
-    const { sim, members } = await network({ seed: 12, nodes: 60 })
+    const { sim, members } = await network({ seed: 12, nodes: 30 })
     for (let i = 0; i < 20; i++) {
       const key = fromUtf8(`target ${i}`)
-      const asker = members[(i * 7) % 60] as Member
+      const asker = members[(i * 7) % 30] as Member
       const truth = members
         .filter((m) => m !== asker)
         .toSorted((a, b) => compareDistance(keyOf(key), keyOfPeer(a.node.peerId), keyOfPeer(b.node.peerId)))
         .slice(0, 20)
       const found = await sim.time.until(asker.dht.closestPeers(key))
       expect(found.map(({ peer }) => peer.toString())).toEqual(truth.map((m) => m.node.peerId.toString()))
-      const other = members[(i * 11 + 3) % 60] as Member
+      const other = members[(i * 11 + 3) % 30] as Member
       const { addrs } = await sim.time.until(asker.dht.findPeer(other.node.peerId))
       if (other !== asker) expect(addrs.length).toBeGreaterThan(0)
     }
