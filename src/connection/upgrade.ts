@@ -3,9 +3,10 @@ import { guard } from '../deadline.ts'
 import type { Env } from '../env.ts'
 import { ClosedError, ProtocolError, UnavailableError } from '../errors.ts'
 import type { PeerId } from '../peer/id.ts'
-import { answer, select, type Selected } from '../protocols/multistream/multistream.ts'
+import { answer, confirm, select, type Selected } from '../protocols/multistream/multistream.ts'
+import { agreement } from '../protocols/multistream/wire.ts'
 import type { Protector } from '../security/pnet.ts'
-import type { SecurityProtocol } from '../security/security.ts'
+import type { SecureOptions, SecurityProtocol } from '../security/security.ts'
 import { BufferedStream, type Muxer, type Stream } from '../stream.ts'
 import type { TransportConnection } from '../transport/transport.ts'
 import { startBehind, toWire, WireStream, type Wire } from '../wire.ts'
@@ -68,15 +69,22 @@ export async function upgrade(
   }
   const upgraded = guard(carrier.stream, { env, timeoutMs, what: 'securing the connection', signal }, async () => {
     const stream = protector?.protect(carrier.stream) ?? carrier.stream
-    const agreed = await choose(
-      stream,
-      role,
-      security.map((s) => s.id),
-    )
+    const [only, ...others] = security.map((s) => s.id)
+    // A peer that knows another protocol only would take the first message for a proposal: where there is no other to
+    // fall back to, nothing is lost by that.
+    const eager = role === 'initiator' && only !== undefined && others.length === 0 && security[0]?.eager === true
+    const agreed: Selected = eager
+      ? { protocol: only, rest: undefined }
+      : await choose(
+          stream,
+          role,
+          security.map((s) => s.id),
+        )
     const chosen = security.find((s) => s.id === agreed.protocol)
     if (chosen === undefined) throw new ProtocolError('bad-negotiation', `security ${agreed.protocol} was not offered`)
     const secured = await chosen.secure(role, withRest(stream, agreed), {
       muxers: muxers.map((m) => m.id),
+      ...(eager && { proposal: proposalOf(agreed.protocol) }),
       ...(signal && { signal }),
       ...(expectedPeer && { expectedPeer }),
     })
@@ -101,6 +109,11 @@ export async function upgrade(
     // Another pre-shared key ends the stream below the negotiation, which sees no more than the end.
     throw error instanceof ClosedError && error.info.reason instanceof ProtocolError ? error.info.reason : error
   })
+}
+
+function proposalOf(id: string): NonNullable<SecureOptions['proposal']> {
+  const agreed = async (stream: Stream): Promise<Uint8Array | undefined> => (await confirm(stream, [id])).rest
+  return { bytes: agreement(id).bytes, agreed }
 }
 
 function choose(stream: Stream, role: 'initiator' | 'responder', ids: readonly string[]): Promise<Selected> {

@@ -9,6 +9,11 @@ export interface SecureOptions {
   expectedPeer?: PeerId
   /** Our muxer ids, best first, for early negotiation (inlined-muxer-negotiation.md). */
   muxers: readonly string[]
+  /**
+   * The initiator's: these bytes propose the protocol and go out with the first message, one round trip less. `agreed`
+   * reads the peer's answer, and gives what was read beyond it; it rejects when the peer does not want the protocol.
+   */
+  proposal?: { bytes: Uint8Array; agreed: (stream: Stream) => Promise<Uint8Array | undefined> }
   /** Abort resets the stream and rejects with signal.reason. */
   signal?: AbortSignal
 }
@@ -25,6 +30,8 @@ export interface Secured {
 export interface SecurityProtocol {
   /** `/noise`, `/tls/1.0.0`. */
   readonly id: string
+  /** It takes a `proposal`. */
+  readonly eager?: boolean
   /** Rejects with ProtocolError; the caller resets the stream. `role` is by who dialled. */
   secure(role: 'initiator' | 'responder', stream: Stream, options: SecureOptions): Promise<Secured>
 }

@@ -48,6 +48,7 @@ export function createNoise(options: NoiseOptions): SecurityProtocol {
 
 class Noise implements SecurityProtocol {
   readonly id = '/noise'
+  readonly eager = true
   readonly #options: NoiseOptions & typeof defaults & { crypto: Crypto }
   #static: X25519KeyPair | undefined
   #signature: Promise<Uint8Array> | undefined
@@ -107,7 +108,7 @@ class Noise implements SecurityProtocol {
   async #handshake(
     role: 'initiator' | 'responder',
     stream: BufferedStream,
-    { expectedPeer, muxers }: SecureOptions,
+    { expectedPeer, muxers, proposal }: SecureOptions,
     check: () => void,
   ): Promise<Secured> {
     check()
@@ -130,10 +131,12 @@ class Noise implements SecurityProtocol {
     let remoteKey: PublicKey
     let muxer: string | undefined
     if (role === 'initiator') {
-      await send(stream, state.writeMessage(empty))
+      await send(stream, state.writeMessage(empty), proposal?.bytes)
       const ours = this.#payload(muxers)
       // Awaited below; until then its failure must not count as unhandled.
       ours.catch(() => {})
+      const rest = await proposal?.agreed(stream)
+      if (rest !== undefined) stream.unread(rest)
       theirs = decodePayload(state.readMessage(await receive(stream)))
       remoteKey = await identify(theirs)
       muxer = pickMuxer(muxers, theirs.streamMuxers)
@@ -156,8 +159,8 @@ class Noise implements SecurityProtocol {
 }
 
 /** §Wire Format: u16 big-endian length, then the message. */
-function send(stream: Stream, message: Uint8Array): Promise<void> {
-  return stream.write(concat([Uint8Array.of(message.length >> 8, message.length), message]))
+function send(stream: Stream, message: Uint8Array, before = empty): Promise<void> {
+  return stream.write(concat([before, Uint8Array.of(message.length >> 8, message.length), message]))
 }
 
 async function receive(stream: BufferedStream): Promise<Uint8Array> {
