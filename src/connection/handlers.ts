@@ -42,9 +42,10 @@ function versioned(id: string, handler: StreamHandler, options: HandleOptions): 
   }
 }
 
+const isCapability = (word: string): boolean => word !== '' && fromUtf8(word).length <= maxCapabilityBytes
+
 function checkCapabilities(capabilities: readonly string[]): void {
-  const bad = (one: string): boolean => one === '' || fromUtf8(one).length > maxCapabilityBytes
-  if (capabilities.length <= maxCapabilities && !capabilities.some(bad)) return
+  if (capabilities.length <= maxCapabilities && capabilities.every(isCapability)) return
   throw new RangeError(`capabilities: want at most ${maxCapabilities}, each of 1 to ${maxCapabilityBytes} bytes`)
 }
 

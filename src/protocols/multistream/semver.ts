@@ -127,8 +127,7 @@ function fitsAll(version: Version, all: readonly Comparator[]): boolean {
 
 /** The predicate that `text` stands for. Throws TypeError when it is no range, RangeError when it is too long. */
 export function parseRange(text: string): (version: Version) => boolean {
-  if (text.length > maxRangeLength)
-    throw new RangeError(`version range of ${text.length} characters, at most 512 allowed`)
+  if (text.length > maxRangeLength) throw new RangeError(`version range of ${text.length} characters, at most 512`)
   const sets = text.split('||').map((one) =>
     one
       .replaceAll(builds, '')
@@ -144,7 +143,7 @@ export function parseRange(text: string): (version: Version) => boolean {
       }),
   )
   const count = sets.flat().length
-  if (count > maxComparators) throw new RangeError(`version range of ${count} comparators, at most 64 allowed`)
+  if (count > maxComparators) throw new RangeError(`version range of ${count} comparators, at most 64`)
   // What takes every release is the whole range then, as in node-semver: `* || 1.0.0-beta` takes no beta.
   return sets.some((all) => all.length === 0) ? isRelease : (version) => sets.some((all) => fitsAll(version, all))
 }
