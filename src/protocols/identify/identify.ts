@@ -1,6 +1,6 @@
 /*
- * identify: each side tells its key, addresses, protocols and how it sees the other. Push brings changes: at most one a
- * second to a peer. What the peer says of its addresses goes to the address book, from its signed record if it sent one.
+ * identify: each side tells its key, addresses, protocols and how it sees the other. Push brings changes: at most two
+ * a second to a peer. What the peer says of its addresses goes to the address book, from its signed record if it sent one.
  */
 import { concat } from '../../bytes.ts'
 import { guard } from '../../deadline.ts'
@@ -52,7 +52,7 @@ export interface IdentifyService {
   identify(connection: Connection, options?: { signal?: AbortSignal }): Promise<IdentifyResult>
   /**
    * Our protocols or addresses are not what they were: peers that take pushes hear of it at the end of this turn, or, of
-   * what changes within a second of the last push, at the end of that second.
+   * what changes within half a second of the last push, at the end of that.
    */
   changed(): void
   /** No push that waits is made any more. */
@@ -64,7 +64,7 @@ const protocolVersion = 'ipfs/0.1.0'
 /** go-libp2p identify.Timeout. */
 const timeoutMs = 5_000
 /** From one push to the next. */
-const pushIntervalMs = 1_000
+const pushIntervalMs = 500
 /** Pushes under way, to all peers (go-libp2p maxPushConcurrency). */
 const maxPushes = 32
 /** Pushes that a connection may send us at once; one more every second. */
@@ -114,7 +114,12 @@ export function createIdentify(
   const { env } = host
   const { book } = self
 
+  /** Counts our changes; and which of them a connection has been told of. */
+  let version = 0
+  const told = new WeakMap<Connection, number>()
+
   async function describe(connection: Connection): Promise<Uint8Array[]> {
+    told.set(connection, version)
     const addrs = self.addrs()
     let signedPeerRecord: Uint8Array | undefined
     try {
@@ -210,8 +215,18 @@ export function createIdentify(
   function pushAll(): void {
     planned = undefined
     pushedAt = env.clock.now()
-    for (const c of host.connections()) if (c.protocols?.includes(identifyPushId) === true) due.add(c)
+    for (const c of host.connections()) {
+      if (c.protocols?.includes(identifyPushId) === true && told.get(c) !== version) due.add(c)
+    }
     pushDue()
+  }
+
+  function plan(): void {
+    if (planned !== undefined) return
+    const waitMs = pushedAt + pushIntervalMs - env.clock.now()
+    planned = waitMs > 0 ? env.clock.setTimer(waitMs, pushAll) : 'turn'
+    // The turn comes, whatever happens: a cancel only forgets why.
+    if (planned === 'turn') env.turn(() => planned === 'turn' && pushAll())
   }
 
   function cancel(): void {
@@ -263,14 +278,14 @@ export function createIdentify(
         await stream.closeWrite()
         return readIdentify(stream)
       })
-      return apply(connection, message)
+      const result = await apply(connection, message)
+      // What changed after the peer had asked, and before we knew that it takes pushes.
+      if ((told.get(connection) ?? version) < version) plan()
+      return result
     },
     changed() {
-      if (planned !== undefined) return
-      const waitMs = pushedAt + pushIntervalMs - env.clock.now()
-      planned = waitMs > 0 ? env.clock.setTimer(waitMs, pushAll) : 'turn'
-      // The turn comes, whatever happens: a cancel only forgets why.
-      if (planned === 'turn') env.turn(() => planned === 'turn' && pushAll())
+      version++
+      plan()
     },
     cancel,
     stop() {

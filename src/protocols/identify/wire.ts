@@ -10,11 +10,12 @@ export const maxFrameBytes = 8 * 1024
 export const maxFrames = 10
 export const maxProtocols = 1024
 export const maxListenAddrs = 256
+const maxProtocolBytes = 1024
 
 export const Identify = message({
   publicKey: [1, limited(bytes, 4096)],
   listenAddrs: [2, repeated(limited(bytes, 1024), maxListenAddrs)],
-  protocols: [3, repeated(limited(string, 1024), maxProtocols)],
+  protocols: [3, repeated(limited(string, maxProtocolBytes), maxProtocols)],
   observedAddr: [4, limited(bytes, 1024)],
   protocolVersion: [5, limited(string, 1024)],
   agentVersion: [6, limited(string, 1024)],
@@ -33,7 +34,7 @@ const firstFrameBytes = 4 * 1024
  */
 export function encodeIdentify(init: Init<typeof Identify>): { frames: Uint8Array[]; left: number } {
   const { protocols = [], signedPeerRecord, ...rest } = init
-  const shown = protocols.slice(0, maxProtocols)
+  const shown = protocols.filter((id) => fromUtf8(id).length <= maxProtocolBytes).slice(0, maxProtocols)
   const frames: Uint8Array[] = []
   let at = 0
   for (
