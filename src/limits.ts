@@ -20,3 +20,8 @@ export const protocolIdBytes = 1024
 
 /** Chunks up to this many bytes are gathered into one buffer before the cipher; larger ones go uncopied. */
 export const gatherBytes = 2048
+
+/** Capabilities of one protocol id, bytes of each, and of the answer that tells those of all ids. */
+export const maxCapabilities = 32
+export const maxCapabilityBytes = 64
+export const maxCapabilitiesBytes = 32 * 1024

@@ -3,7 +3,8 @@ import { fromUtf8 } from '../bytes.ts'
 import type { Env } from '../env.ts'
 import { LimitError } from '../errors.ts'
 import type { HandleOptions, StreamHandler } from '../host.ts'
-import { capabilitiesId, maxAnswerBytes, maxCapabilities, maxCapabilityBytes } from '../protocols/capabilities/id.ts'
+import { maxCapabilities, maxCapabilitiesBytes, maxCapabilityBytes } from '../limits.ts'
+import { capabilitiesId } from '../protocols/capabilities/id.ts'
 import {
   compareVersions,
   parseProtocolId,
@@ -144,8 +145,13 @@ export class Handlers {
     const all = [...this.#capabilities(), ...ids.map((id) => [id, capabilities] as const)]
     // With the prefixes of protobuf: two bytes for a capability, eight for an id and what belongs to it.
     const bytes = all.flat(2).reduce((sum, text) => sum + fromUtf8(text).length + 2, 6 * all.length)
-    if (bytes > maxAnswerBytes)
-      throw new LimitError('capabilityBytes', maxAnswerBytes, bytes, `all capabilities take ${bytes} bytes, want less`)
+    if (bytes > maxCapabilitiesBytes)
+      throw new LimitError(
+        'capabilityBytes',
+        maxCapabilitiesBytes,
+        bytes,
+        `all capabilities take ${bytes} bytes, want less`,
+      )
     if (this.#byId.has(capabilitiesId)) return
     const handler: StreamHandler = async (stream) => {
       const { answerCapabilities } = await import('../protocols/capabilities/capabilities.ts')

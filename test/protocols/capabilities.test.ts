@@ -5,9 +5,10 @@ import { ProtocolError, TimeoutError, errorCode, type ErrorCode, type Unavailabl
 import { FakeClock, systemEnv } from '../../src/env.ts'
 import type { StreamHandler } from '../../src/host.ts'
 import { deferred } from '../../src/inbox.ts'
+import { maxCapabilitiesBytes } from '../../src/limits.ts'
 import { createNode, type Node, type NodeOptions } from '../../src/node.ts'
 import { bytes, message, repeated, string } from '../../src/protobuf.ts'
-import { capabilitiesId, maxAnswerBytes } from '../../src/protocols/capabilities/id.ts'
+import { capabilitiesId } from '../../src/protocols/capabilities/id.ts'
 import { decodeCapabilities, encodeCapabilities } from '../../src/protocols/capabilities/wire.ts'
 import { prefixed } from '../../src/stream.ts'
 import { MemoryNetwork, memory } from '../../src/transport/memory.ts'
@@ -197,7 +198,7 @@ describe('a hostile answer', () => {
   it.each<[string, (write: (chunk: Uint8Array) => Promise<void>) => Promise<void>, ErrorCode]>([
     [
       'above 32 KiB',
-      (write) => write(prefixed(new Uint8Array(maxAnswerBytes + 1))[0] ?? new Uint8Array(0)),
+      (write) => write(prefixed(new Uint8Array(maxCapabilitiesBytes + 1))[0] ?? new Uint8Array(0)),
       'oversized',
     ],
     ['of a gigabyte', (write) => write(Uint8Array.of(0x80, 0x80, 0x80, 0x80, 0x04)), 'oversized'],

@@ -3,8 +3,9 @@ import { guard } from '../../deadline.ts'
 import type { Env } from '../../env.ts'
 import { ProtocolError, errorCode } from '../../errors.ts'
 import type { Connection, ProtocolStream } from '../../host.ts'
+import { maxCapabilitiesBytes } from '../../limits.ts'
 import { BufferedStream, prefixed } from '../../stream.ts'
-import { capabilitiesId, maxAnswerBytes } from './id.ts'
+import { capabilitiesId } from './id.ts'
 import { decodeCapabilities, encodeCapabilities, type Capable } from './wire.ts'
 
 /** A peer that has not answered by then does not mean to. */
@@ -21,7 +22,7 @@ export async function askCapabilities(connection: Connection, env: Env, signal?:
     return await guard(stream, { env, timeoutMs, what, signal }, async () => {
       await stream.closeWrite()
       const framed = new BufferedStream(stream)
-      const answer = await framed.readPrefixed(maxAnswerBytes)
+      const answer = await framed.readPrefixed(maxCapabilitiesBytes)
       if (answer === null) throw new ProtocolError('truncated', 'capabilities stream ended without a message')
       if ((await framed.read()) !== null)
         throw new ProtocolError('bad-message', 'capabilities go on behind the message')

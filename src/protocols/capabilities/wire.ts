@@ -3,9 +3,8 @@
  * behind its varint length and sends its FIN. Capabilities are words without order that mean something to one protocol.
  */
 import { ProtocolError } from '../../errors.ts'
-import { protocolIdBytes } from '../../limits.ts'
+import { maxCapabilities, maxCapabilityBytes, protocolIdBytes } from '../../limits.ts'
 import { limited, message, repeated, required, string } from '../../protobuf.ts'
-import { maxCapabilities, maxCapabilityBytes } from './id.ts'
 
 export const maxIds = 256
 
