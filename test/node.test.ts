@@ -363,7 +363,7 @@ describe('a node', () => {
       webtransport: false,
       webrtc: false,
       '/noise': true,
-      '/tls/1.0.0': false,
+      '/tls/1.0.0': true,
       '/yamux/1.0.0': true,
       'crypto:native': true,
       'crypto:noble': false,

@@ -16,6 +16,8 @@ import { NoiseWire } from './channel.ts'
 import { HandshakeState, XX } from './handshake.ts'
 import { decodePayload, encodePayload, pickMuxer, signedText, type Payload } from './payload.ts'
 
+export { handshakeInitiator, handshakeResponder, type NoiseSession, type SessionOptions } from './noise-session.ts'
+
 export interface NoiseOptions {
   /** Our identity: signs the static key. */
   privateKey: PrivateKey
