@@ -103,6 +103,9 @@ export interface HandleOptions {
   maxInboundStreams?: number
 }
 
+/** Whether others can dial a node from outside of its own network. */
+export type Reachability = 'unknown' | 'public' | 'private'
+
 export interface HostEvents {
   /** First connection to this peer. */
   'peer:connect': PeerId
@@ -112,6 +115,8 @@ export interface HostEvents {
   'connection:close': Connection
   /** Identify is done (again): `connection.protocols` is known. */
   'peer:identify': { peer: PeerId; connection: Connection }
+  /** Whether others can dial us is another than before. */
+  reachability: Reachability
 }
 
 /** A peer, or where it is; several addresses are those of one peer. */

@@ -24,6 +24,7 @@ import type {
   HostEvents,
   NewStreamOptions,
   ProtocolStream,
+  Reachability,
   StreamHandler,
 } from './host.ts'
 import { Inbound } from './connection/inbound.ts'
@@ -74,6 +75,8 @@ export interface NodeOptions extends WhereaboutsOptions {
   addressesOf?: FindAddresses
   /** Asked when no address that addressesOf knows answers: a search in the network. */
   findPeer?: FindAddresses
+  /** Whether others can dial us, where that is known. Default unknown. */
+  reachability?: Reachability
   /** Names in addresses; default the system's resolver on Node, DNS over HTTPS in browsers. */
   resolver?: Resolver
   /** Negotiating one stream; default 10 s (go-libp2p). */
@@ -96,6 +99,7 @@ export interface NodeOptions extends WhereaboutsOptions {
 
 const defaults = {
   agent: `rhiza/${version}`,
+  reachability: 'unknown' as Reachability,
   dialTimeoutMs: 15_000,
   maxDials: 100,
   maxDialsPerPeer: 8,
@@ -110,6 +114,10 @@ const defaults = {
 export interface Node extends Host {
   /** Where peers are: what they signed, what others and we know of them. */
   readonly book: AddressBook
+  /** A search in the network for a peer that is dialled by its id, once no known address answers. Returns the undo. */
+  addPeerRouting(find: FindAddresses): () => void
+  /** Whether others can dial us: the user's to set, or AutoNAT's. A change is the event `reachability`. */
+  reachability: Reachability
   /** Listens. Idempotent; rejects with UnavailableError when an address can't be listened on, with nothing left open. */
   start(): Promise<void>
   /**
@@ -156,6 +164,9 @@ class RhizaNode implements Node {
   readonly #reconnect: Reconnect
   readonly #identify: IdentifyService
   readonly #whereabouts: Whereabouts
+  /** Asked for the addresses of a peer, in this order. */
+  readonly #sources: FindAddresses[] = []
+  #reachability: Reachability
   readonly #identifying = new Map<Connection, Promise<IdentifyResult>>()
   #started = false
   #change: Promise<void> = Promise.resolve()
@@ -163,6 +174,7 @@ class RhizaNode implements Node {
   constructor(options: typeof defaults & NodeParts) {
     const { env, privateKey, transports, security, muxers, dialTimeoutMs, connectionProtector: protector } = options
     this.#options = options
+    this.#reachability = options.reachability
     this.env = env
     this.peerId = privateKey.publicKey.peerId
     const by = { env, security, muxers, timeoutMs: dialTimeoutMs, protector }
@@ -176,7 +188,9 @@ class RhizaNode implements Node {
     const { maxDials, maxDialsPerPeer, resolver } = options
     const known: FindAddresses = (peer) =>
       Promise.resolve([...this.#reconnect.addressesOf(peer), ...where.book.addrs(peer).map(({ addr }) => addr)])
-    const sources = [known, options.addressesOf, options.findPeer].filter((source) => source !== undefined)
+    const given = [known, options.addressesOf, options.findPeer].filter((source) => source !== undefined)
+    const sources = this.#sources
+    sources.push(...given)
     const own = (): readonly Multiaddr[] => this.#inbound.addrs()
     const dialing = { maxDials, maxDialsPerPeer, resolver, sources, own }
     this.#dialer = new Dialer(this.peerId, transports, by, this.#connections, dialing)
@@ -265,6 +279,24 @@ class RhizaNode implements Node {
     return this.#whereabouts.addresses.all().map((a) => a.withPeer(this.peerId))
   }
 
+  addPeerRouting(find: FindAddresses): () => void {
+    this.#sources.push(find)
+    return () => {
+      const at = this.#sources.indexOf(find)
+      if (at >= 0) this.#sources.splice(at, 1)
+    }
+  }
+
+  get reachability(): Reachability {
+    return this.#reachability
+  }
+
+  set reachability(reachability: Reachability) {
+    if (reachability === this.#reachability) return
+    this.#reachability = reachability
+    this.#events.emit('reachability', reachability)
+  }
+
   get book(): AddressBook {
     return this.#whereabouts.book
   }
@@ -314,7 +346,7 @@ class RhizaNode implements Node {
   }
 
   #identified(connection: Connection, observedAddr: Multiaddr | undefined): void {
-    this.#whereabouts.seen(connection, observedAddr)
+    void this.#whereabouts.seen(connection, observedAddr)
     this.#events.emit('peer:identify', { peer: connection.peer, connection })
   }
 
@@ -423,7 +455,7 @@ export async function createNode(options: NodeOptions = {}): Promise<Node> {
   const merged = { ...defaults, ...given }
   for (const name of Object.keys(defaults) as (keyof typeof defaults)[]) {
     const value = merged[name]
-    if (name === 'agent') continue
+    if (name === 'agent' || name === 'reachability') continue
     if (typeof value !== 'number' || !(value >= 0))
       throw new RangeError(`option ${name} is ${String(value)}: want a number of at least 0`)
   }

@@ -20,19 +20,14 @@ export type { GetOptions, RoutingOptions } from './content.ts'
 export type { Validator, Validators } from './validators.ts'
 export { recordKey } from './validators.ts'
 
-/** Whether others can dial us. */
-export type Reachability = 'unknown' | 'public' | 'private'
-
 export type DhtMode = 'client' | 'server' | 'auto'
 
 export interface DhtOptions extends KadTuning {
   /**
-   * `auto` (the default) serves the public network while reachability is `public`. The networks of private addresses
-   * have servers only, except in mode `client`.
+   * `auto` (the default) serves the public network, or the one under a prefix, while the node's reachability is
+   * `public`. The network of private addresses has servers only, except in mode `client`.
    */
   mode?: DhtMode
-  /** What is known when it starts. Default unknown. */
-  reachability?: Reachability
   /**
    * A network of its own instead of the two of IPFS: `/name` makes the id `/name/kad/1.0.0`. It takes all addresses and
    * limits no IP group, unless `diversity` says so.
@@ -57,8 +52,6 @@ export interface NetworkStats {
 
 export interface Dht {
   readonly mode: DhtMode
-  /** AutoNAT's to set, or the user's. */
-  reachability: Reachability
   start(): Promise<void>
   stop(): Promise<void>
   /** Announces that we have it; to how many peers. Rejects with UnavailableError when nobody takes it. */
@@ -82,18 +75,19 @@ export interface Dht {
   readonly networks: readonly Kad[]
 }
 
-const defaults = { mode: 'auto', reachability: 'unknown', networks: ['wan', 'lan'], count: 20 } as const
+const defaults = { mode: 'auto', networks: ['wan', 'lan'], count: 20 } as const
 
 class DualDht implements Dht {
   readonly mode: DhtMode
   readonly networks: readonly Kad[]
-  #reachability: Reachability
+  readonly #host: KadHost
+  #undo: (() => void)[] = []
   #started = false
 
   constructor(host: KadHost, options: DhtOptions) {
-    const { mode, reachability, networks, prefix, validators, records, ...tuning } = { ...defaults, ...options }
+    const { mode, networks, prefix, validators, records, ...tuning } = { ...defaults, ...options }
     this.mode = mode
-    this.#reachability = reachability
+    this.#host = host
     const shared = {
       ...tuning,
       host,
@@ -109,19 +103,10 @@ class DualDht implements Dht {
     this.networks = networks.map((scope) => new Kad({ ...shared, scope, protocol: scope === 'wan' ? aminoId : lanId }))
   }
 
-  get reachability(): Reachability {
-    return this.#reachability
-  }
-
-  set reachability(reachability: Reachability) {
-    this.#reachability = reachability
-    if (this.#started) this.#serve()
-  }
-
   /** Clients do not announce the protocol. */
   #serve(): void {
     for (const kad of this.networks) {
-      const open = kad.scope === 'lan' || this.#reachability === 'public'
+      const open = kad.scope === 'lan' || this.#host.reachability === 'public'
       kad.serve(this.mode === 'server' || (this.mode === 'auto' && open))
     }
   }
@@ -131,10 +116,15 @@ class DualDht implements Dht {
     this.#started = true
     await Promise.all(this.networks.map((kad) => kad.start()))
     this.#serve()
+    this.#undo = [
+      this.#host.on('reachability', () => this.#serve()),
+      this.#host.addPeerRouting(async (peer, { signal }) => (await this.findPeer(peer, { signal })).addrs),
+    ]
   }
 
   async stop(): Promise<void> {
     this.#started = false
+    for (const undo of this.#undo.splice(0)) undo()
     await Promise.all(this.networks.map((kad) => kad.stop()))
   }
 

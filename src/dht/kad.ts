@@ -5,7 +5,7 @@
 import { equals } from '../bytes.ts'
 import { deadline, sleep } from '../deadline.ts'
 import { LimitError, asError } from '../errors.ts'
-import type { Connection, Host } from '../host.ts'
+import type { Connection, Host, Reachability } from '../host.ts'
 import type { Multiaddr } from '../multiaddr.ts'
 import { addressTtlMs, type AddressBook } from '../peer/book.ts'
 import { PeerId } from '../peer/id.ts'
@@ -27,6 +27,8 @@ export interface KadHost extends Host {
   /** Where peers can dial us. */
   addrs(): Multiaddr[]
   readonly book: AddressBook
+  readonly reachability: Reachability
+  addPeerRouting(find: (peer: PeerId, options: { signal: AbortSignal }) => Promise<readonly Multiaddr[]>): () => void
 }
 
 export interface KadTuning {

@@ -1,6 +1,6 @@
 /* Requests to one peer: a stream each, within a deadline, length-prefixed (libp2p kad-dht §RPC messages). */
 import { guard } from '../deadline.ts'
-import { ProtocolError } from '../errors.ts'
+import { ProtocolError, UnavailableError } from '../errors.ts'
 import type { Connection, Host } from '../host.ts'
 import type { Multiaddr } from '../multiaddr.ts'
 import type { PeerId } from '../peer/id.ts'
@@ -68,7 +68,12 @@ export class KadNetwork {
   async #connect({ peer, addrs }: PeerInfo, signal?: AbortSignal): Promise<Connection> {
     const [open] = this.#host.connections(peer)
     if (open !== undefined) return open
+    // By its id alone it would be looked for in the DHT, by a lookup within this one.
+    if (addrs.length === 0) throw new UnavailableError('no-address', `no address of ${peer} is known`)
     const options = { timeoutMs: this.#timeoutMs, ...(signal && { signal }) }
-    return this.#host.dial(addrs.length === 0 ? peer : addrs.map((addr) => addr.withPeer(peer)), options)
+    return this.#host.dial(
+      addrs.map((addr) => addr.withPeer(peer)),
+      options,
+    )
   }
 }
