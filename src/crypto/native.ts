@@ -14,6 +14,8 @@ import {
   diffieHellman,
   generateKeyPair,
   generateKeyPairSync,
+  getCipherInfo,
+  getCurves,
   hash,
   hkdfSync,
   sign,
@@ -36,6 +38,7 @@ import type {
   Verifier,
   X25519KeyPair,
 } from './crypto.ts'
+import { lazyKeys } from './lazy-keys.ts'
 
 /** Records of at most this many bytes never reach node:crypto. */
 const smallBytes = 1280
@@ -256,18 +259,18 @@ class NativeEd25519Public implements Ed25519PublicKey {
   }
 }
 
-/** Names that OpenSSL has for the curves, and the DER around a public point and a private scalar. */
-const curves: Readonly<Record<Curve, { name: string; spki: Uint8Array; sec1: readonly [Uint8Array, Uint8Array] }>> = {
-  // RFC 5480 §2, RFC 5915 §3
+/** Names that OpenSSL has for the curves, and the DER before a public point and a private scalar. */
+const curves: Readonly<Record<Curve, { name: string; spki: Uint8Array; pkcs8: Uint8Array }>> = {
+  // RFC 5480 §2, RFC 5958 §2 with RFC 5915 §3; BoringSSL (Bun) reads no ECPrivateKey that is not in a PKCS#8 one.
   secp256k1: {
     name: 'secp256k1',
     spki: fromHex('301006072a8648ce3d020106052b8104000a03'),
-    sec1: [fromHex('302e0201010420'), fromHex('a00706052b8104000a')],
+    pkcs8: fromHex('303e020100301006072a8648ce3d020106052b8104000a042730250201010420'),
   },
   'P-256': {
     name: 'prime256v1',
     spki: fromHex('301306072a8648ce3d020106082a8648ce3d03010703'),
-    sec1: [fromHex('30310201010420'), fromHex('a00a06082a8648ce3d030107')],
+    pkcs8: fromHex('3041020100301306072a8648ce3d020106082a8648ce3d030107042730250201010420'),
   },
 }
 
@@ -297,9 +300,8 @@ class NativeEcdsa implements Signer {
 
   constructor(curve: Curve, scalar: Uint8Array) {
     this.#curve = curve
-    const [before, after] = curves[curve].sec1
-    const key = Buffer.from(concat([before, scalar, after]))
-    this.#key = createPrivateKey({ format: 'der', type: 'sec1', key })
+    const key = Buffer.from(concat([curves[curve].pkcs8, scalar]))
+    this.#key = createPrivateKey({ format: 'der', type: 'pkcs8', key })
   }
 
   async sign(message: Uint8Array): Promise<Uint8Array> {
@@ -394,6 +396,17 @@ class NativeHasher implements Hasher {
   }
 }
 
+/** What is asked of the platform once, when first needed. */
+function once(ask: () => boolean): () => boolean {
+  let answer: boolean | undefined
+  return () => (answer ??= ask())
+}
+
+// Bun 1.4, on BoringSSL, has neither.
+const hasChaCha = once(() => getCipherInfo('chacha20-poly1305') !== undefined)
+const hasSecp256k1 = once(() => getCurves().includes('secp256k1'))
+const hasCurve = (curve: Curve): boolean => curve !== 'secp256k1' || hasSecp256k1()
+
 function digest(algorithm: 'sha256' | 'sha512', chunks: Uint8Array[]): Uint8Array {
   const [first] = chunks
   if (chunks.length <= 1) return plain(hash(algorithm, first ?? empty, 'buffer'))
@@ -413,7 +426,7 @@ export const nativeCrypto: Crypto = {
     return plain(hmac.digest())
   },
   hkdfSha256: (salt, ikm, info, size) => new Uint8Array(hkdfSync('sha256', createSecretKey(ikm), salt, info, size)),
-  chaCha20Poly1305: (key) => new NativeAead(key),
+  chaCha20Poly1305: (key) => (hasChaCha() ? new NativeAead(key) : new ChaCha20Poly1305(key)),
   x25519Generate: () => {
     const { privateKey, publicKey } = generateKeyPairSync('x25519')
     return new NativeX25519(privateKey, publicKey)
@@ -429,10 +442,12 @@ export const nativeCrypto: Crypto = {
   rsaPublic: (spki) => new NativeRsaPublic(spki),
   rsaPrivate: (pkcs1) => new NativeRsa(pkcs1),
   rsaGenerate,
-  ecdsaPublic: (curve, point) => new NativeEcdsaPublic(curve, point),
-  ecdsaPrivate: (curve, scalar) => new NativeEcdsa(curve, scalar),
-  ecPoint,
-  ecGenerate: async (curve) => ecGenerate(curve),
+  ecdsaPublic: (curve, point) =>
+    hasCurve(curve) ? new NativeEcdsaPublic(curve, point) : lazyKeys.ecdsaPublic(curve, point),
+  ecdsaPrivate: (curve, scalar) =>
+    hasCurve(curve) ? new NativeEcdsa(curve, scalar) : lazyKeys.ecdsaPrivate(curve, scalar),
+  ecPoint: (curve, scalar) => (hasCurve(curve) ? ecPoint(curve, scalar) : lazyKeys.ecPoint(curve, scalar)),
+  ecGenerate: async (curve) => (hasCurve(curve) ? ecGenerate(curve) : lazyKeys.ecGenerate(curve)),
 }
 
 export const platformCrypto: Crypto = nativeCrypto

@@ -1,15 +1,16 @@
 /*
  * The primitives in portable code: noble's curves and hashes, and our own ChaCha20-Poly1305. No platform import.
- * What RSA, secp256k1 and P-256 keys need is in noble-keys.ts, loaded when first used: most nodes never meet one.
+ * What RSA, secp256k1 and P-256 keys need is loaded when first used (lazy-keys.ts).
  */
 import { ed25519, x25519 } from '@noble/curves/ed25519.js'
 import { hkdf } from '@noble/hashes/hkdf.js'
 import { hmac } from '@noble/hashes/hmac.js'
 import { sha256, sha512 } from '@noble/hashes/sha2.js'
 import { empty } from '../bytes.ts'
-import { asError, ProtocolError, UnavailableError } from '../errors.ts'
+import { ProtocolError } from '../errors.ts'
 import { ChaCha20Poly1305 } from './chacha20poly1305.ts'
-import type { Crypto, Ed25519PrivateKey, Ed25519PublicKey, Hasher, Signer, Verifier, X25519KeyPair } from './crypto.ts'
+import type { Crypto, Ed25519PrivateKey, Ed25519PublicKey, Hasher, X25519KeyPair } from './crypto.ts'
+import { lazyKeys } from './lazy-keys.ts'
 
 class NobleX25519 implements X25519KeyPair {
   readonly publicKey: Uint8Array
@@ -91,41 +92,6 @@ function digest(hasher: Updates, chunks: Uint8Array[]): Uint8Array {
   return hasher.digest()
 }
 
-type Keys = typeof import('./noble-keys.ts')
-
-async function keys(): Promise<Keys> {
-  try {
-    return await import('./noble-keys.ts')
-  } catch (cause) {
-    const attempt = { what: 'import', reason: asError(cause) }
-    throw new UnavailableError('unsupported', 'the code for RSA, Secp256k1 and ECDSA keys cannot be loaded', [attempt])
-  }
-}
-
-/** Makes it on first use, once; what failed is tried again. */
-function lazily<T>(make: (keys: Keys) => T | Promise<T>): () => Promise<T> {
-  let made: Promise<T> | undefined
-  return async () => {
-    made ??= keys().then(make)
-    try {
-      return await made
-    } catch (error) {
-      made = undefined
-      throw error
-    }
-  }
-}
-
-function lazyVerifier(make: (keys: Keys) => Verifier | Promise<Verifier>): Verifier {
-  const verifier = lazily(make)
-  return { verify: async (message, signature) => (await verifier()).verify(message, signature) }
-}
-
-function lazySigner(make: (keys: Keys) => Signer | Promise<Signer>): Signer {
-  const signer = lazily(make)
-  return { sign: async (message) => (await signer()).sign(message) }
-}
-
 export const nobleCrypto: Crypto = {
   name: 'noble',
   sha256: (...chunks) => (chunks.length > 1 ? digest(sha256.create(), chunks) : sha256(chunks[0] ?? empty)),
@@ -140,13 +106,7 @@ export const nobleCrypto: Crypto = {
   ed25519From: (seed) => new NobleEd25519(seed),
   ed25519Public: (publicKey) => new NobleEd25519Public(publicKey),
   ed25519Verify: (publicKey, message, signature) => new NobleEd25519Public(publicKey).verify(message, signature),
-  rsaPublic: (spki) => lazyVerifier(({ rsaPublic }) => rsaPublic(spki)),
-  rsaPrivate: (pkcs1) => lazySigner(({ rsaPrivate }) => rsaPrivate(pkcs1)),
-  rsaGenerate: async (bits) => (await keys()).rsaGenerate(bits),
-  ecdsaPublic: (curve, point) => lazyVerifier(({ ecdsaPublic }) => ecdsaPublic(curve, point)),
-  ecdsaPrivate: (curve, scalar) => lazySigner(({ ecdsaPrivate }) => ecdsaPrivate(curve, scalar)),
-  ecPoint: async (curve, scalar) => (await keys()).ecPoint(curve, scalar),
-  ecGenerate: async (curve) => (await keys()).ecGenerate(curve),
+  ...lazyKeys,
 }
 
 export const platformCrypto: Crypto = nobleCrypto
