@@ -120,8 +120,12 @@ describe('DNS over HTTPS', () => {
   it('waits so long for a server that never answers, then asks the next', async () => {
     const silent = await serve(() => {})
     const works = await serve(good)
-    const dns = dnsOverHttps({ endpoints: [silent.url, works.url], serverTimeoutMs: 50 })
-    expect(await dns.resolve4('a.b', never)).toEqual(['1.1.1.1'])
+    const env = { ...systemEnv(), clock: fakeEnv().clock }
+    const asking = dnsOverHttps({ endpoints: [silent.url, works.url], env }).resolve4('a.b', never)
+    await expect.poll(() => silent.asked.length).toBe(1)
+    await env.clock.advance(2_000)
+    expect(await asking).toEqual(['1.1.1.1'])
+    expect(env.clock.waiting).toBe(0)
   })
 
   it('ends at once with its signal', async () => {
