@@ -5,11 +5,14 @@ import { createServer, type AddressInfo } from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { available, buildPeers, startPeer } from './peers.ts'
 import { redis, until } from './testplan/redis.ts'
 import { statsOf } from './testplan/report.ts'
 import { settingsOf } from './testplan/settings.ts'
 
 const program = join(import.meta.dirname, 'testplan/main.ts')
+await buildPeers()
+const have = available()
 const haveRedis = spawnSync('redis-server', ['--version']).status === 0
 
 /** A machine may have nothing but its loopback. */
@@ -145,6 +148,37 @@ describe.skipIf(!haveRedis)('the program for libp2p/unified-testing', () => {
       expect(values).toContain(min)
       expect(values).toContain(max)
     }
+  })
+
+  // The other side of the matrix, in person: a go-libp2p peer whose address the test publishes, and which it has dial.
+  it.skipIf(!have.go).each([
+    ['tcp', 'noise'],
+    ['tcp', 'tls'],
+    ['ws', 'noise'],
+  ] as const)('meets go-libp2p over %s with %s, as dialer and as listener', async (TRANSPORT, SECURE_CHANNEL) => {
+    const suffix = TRANSPORT === 'ws' ? '/ws' : ''
+    const args = ['--listen', `/ip4/127.0.0.1/tcp/0${suffix}`, '--security', SECURE_CHANNEL, '--bitswap', 'none']
+    await using peer = await startPeer('go', args)
+    const env = { TRANSPORT, SECURE_CHANNEL, MUXER: 'yamux', TEST_KEY: `key${++keys}` }
+    const key = `${env.TEST_KEY}_listener_multiaddr`
+    await redis(at, [['SET', key, peer.addrs[0] ?? '']], AbortSignal.timeout(5_000))
+    const sizes = { UPLOAD_BYTES: '100000', DOWNLOAD_BYTES: '100000', UPLOAD_ITERATIONS: '1', DOWNLOAD_ITERATIONS: '1' }
+    for (const suite of [{}, { ...sizes, LATENCY_ITERATIONS: '2' }]) {
+      const { code, stdout, stderr } = await run({ ...env, ...suite, IS_DIALER: 'true' }).ended
+      expect(code, stderr).toBe(0)
+      expect(parseYaml(stdout)).toHaveProperty('latency.unit', 'ms')
+    }
+    await redis(at, [['DEL', key]], AbortSignal.timeout(5_000))
+    const listener = run({ ...env, IS_DIALER: 'false' })
+    const addr = await until(
+      'the address',
+      20_000,
+      async (signal) => (await redis(at, [['GET', key]], signal)) ?? undefined,
+    )
+    expect((await peer.call('ping', { addr, count: 2 }))['rttMs']).toHaveLength(2)
+    expect(await peer.call('perf', { addr, upload: 100_000, download: 100_000 })).toHaveProperty('uploadSeconds')
+    listener.child.kill('SIGTERM')
+    expect(await listener.ended).toMatchObject({ code: 0, stdout: '' })
   })
 
   it('finds a listener that pushed its address to a list, as go, js and rust do', async () => {
