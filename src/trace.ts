@@ -35,6 +35,7 @@ export const traceEvents = {
   'identify.record-refused': 'a record that a peer sent does not hold: peer, error',
   'identify.protocols-left-out': 'we have more protocols than identify may announce',
   'identify.push-failed': 'a peer was not told of our change: peer, error',
+  'node.observed-missing': 'what confirms observed addresses could not be fetched: error',
   'node.listener-threw': 'a listener of an event of the node threw: event, error',
   'fetch.lookup-failed': 'what serves /libp2p/fetch could not look a key up',
   'book.load-failed': 'the address book could not be read',

@@ -10,7 +10,7 @@ import type { BookRecords } from '../peer/book-records.ts'
 import { AddressBook, addressTtlMs } from '../peer/book.ts'
 import type { PeerId } from '../peer/id.ts'
 import type { PrivateKey } from '../peer/keys.ts'
-import { Observed } from '../peer/observed.ts'
+import type { Observed } from '../peer/observed.ts'
 import type { RecordStore } from '../store/records.ts'
 
 export interface WhereaboutsOptions extends AddressesOptions {
@@ -22,7 +22,9 @@ export class Whereabouts {
   readonly book: AddressBook
   readonly addresses: Addresses
   readonly #env: Env
-  readonly #observed = new Observed()
+  /** Fetched once it is of use: who listens nowhere, such as a browser, goes without. */
+  #observed: Observed | undefined
+  readonly #open = new Set<string>()
   #kept: BookRecords | undefined
   #listening: () => readonly Multiaddr[] = () => []
   #changed: () => void = () => {}
@@ -33,7 +35,7 @@ export class Whereabouts {
     this.addresses = new Addresses(options)
     this.addresses.addSource(() => this.#listening())
     this.addresses.addSource(() =>
-      this.#observed.confirmed(this.#listening(), env.clock.now()).map((text) => multiaddr(text)),
+      (this.#observed?.confirmed(this.#listening(), env.clock.now()) ?? []).map((text) => multiaddr(text)),
     )
   }
 
@@ -58,14 +60,16 @@ export class Whereabouts {
     if (this.addresses.changed()) this.#changed()
   }
 
-  opened({ peer, direction, remoteAddr, limited }: Connection): void {
+  opened({ id, peer, direction, remoteAddr, limited }: Connection): void {
+    this.#open.add(id)
     this.book.connected(peer)
     if (direction === 'inbound' || limited !== undefined) return
     this.book.add(peer, [remoteAddr], { source: 'dial', ttlMs: addressTtlMs.recentlyConnected })
   }
 
   closed(connection: Connection): void {
-    this.#observed.closed(connection.id, this.#env.clock.now())
+    this.#open.delete(connection.id)
+    this.#observed?.closed(connection.id, this.#env.clock.now())
     this.look()
   }
 
@@ -73,12 +77,23 @@ export class Whereabouts {
     this.book.disconnected(peer)
   }
 
-  /** Our end of the connection as the peer sees it. */
-  seen(connection: Connection, observed: Multiaddr | undefined): void {
-    if (observed === undefined || connection.limited !== undefined) return
+  /** Our end of the connection as the peer sees it. Never rejects. */
+  async seen(connection: Connection, observed: Multiaddr | undefined): Promise<void> {
+    if (observed === undefined || connection.limited !== undefined || this.#listening().length === 0) return
+    if (this.#observed === undefined) {
+      try {
+        const { Observed } = await import('../peer/observed.ts')
+        this.#observed ??= new Observed()
+      } catch (error) {
+        this.#env.trace?.('node.observed-missing', { error })
+        return
+      }
+    }
     const { id, localAddr: local, remoteAddr: remote } = connection
-    const listen = this.#listening()
-    if (this.#observed.observe({ connection: id, local, remote, observed }, listen, this.#env.clock.now())) this.look()
+    // It may have ended meanwhile.
+    if (!this.#open.has(id)) return
+    const seen = { connection: id, local, remote, observed }
+    if (this.#observed.observe(seen, this.#listening(), this.#env.clock.now())) this.look()
   }
 
   start(): void {
