@@ -12,6 +12,7 @@ export { createNode, type Node, type NodeOptions } from './node.ts'
 export type {
   Connection,
   ConnectionProtocols,
+  DialTarget,
   HandleOptions,
   Host,
   HostEvents,

@@ -32,6 +32,7 @@ const subpaths = Object.keys(manifest.exports).filter((path) => path !== './pack
 const forNodeOnly = new Set([
   './tls',
   './tcp',
+  './dns/system',
   './stream-node',
   './unixfs/disk',
   './store/disk',

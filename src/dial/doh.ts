@@ -9,6 +9,8 @@ import { LimitError, ProtocolError, UnavailableError, asError, type Attempt } fr
 import { decodeAnswer, encodeQuery, recordTypes, type RecordType } from './dns-message.ts'
 import type { Resolver } from './resolve.ts'
 
+export type { Resolver } from './resolve.ts'
+
 export interface DnsOverHttpsOptions {
   /** `https://cloudflare-dns.com/dns-query`, ...: the first that answers is asked first the next time. */
   endpoints: readonly string[]

@@ -7,8 +7,7 @@ import { raceAbort } from '../deadline.ts'
 import { UnavailableError, asError } from '../errors.ts'
 import type { Resolver } from './resolve.ts'
 
-/** A name is made an IP address before it is dialled. */
-export const dialsByName = false
+export type { Resolver } from './resolve.ts'
 
 const problems: Readonly<Record<string, string>> = {
   ENOTFOUND: 'does not exist; check its spelling',
@@ -68,5 +67,3 @@ export function systemResolver(options: { servers?: readonly string[] } = {}): R
       ask(name, signal, async (servers) => (await servers.resolveTxt(name)).map((strings) => strings.join(''))),
   }
 }
-
-export const platformResolver = systemResolver
