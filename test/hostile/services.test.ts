@@ -43,6 +43,13 @@ const replies: [what: string, bytes: Uint8Array, fin: boolean, code: ErrorCode][
   ['of half a frame and a FIN', Uint8Array.of(0x20, 1, 2, 3), true, 'truncated'],
   ['of nothing', new Uint8Array(0), true, 'truncated'],
   ['of garbage', joinedFrames([new Uint8Array(100).fill(0xff)]), true, 'bad-protobuf'],
+  ['of groups within groups', joinedFrames([new Uint8Array(8_000).fill(0x0b)]), true, 'bad-protobuf'],
+  [
+    'with 4,000 empty addresses',
+    joinedFrames([Uint8Array.from({ length: 8_000 }, (_, i) => (i % 2 === 0 ? 0x12 : 0))]),
+    true,
+    'oversized',
+  ],
   [
     'with the key of somebody else',
     joinedFrames([Identify.encode({ publicKey: generateKey().publicKey.encoded, protocols: [echoId] })]),
