@@ -3,7 +3,7 @@ import type net from 'node:net'
 import { expect, it, vi } from 'vitest'
 import { concat, fromUtf8, toUtf8 } from '../../src/bytes.ts'
 import { fakeEnv, settle, type Env, type FakeClock } from '../../src/env.ts'
-import { UnavailableError, errorCode } from '../../src/errors.ts'
+import { ProtocolError, UnavailableError } from '../../src/errors.ts'
 import { multiaddr } from '../../src/multiaddr.ts'
 import { encodeTokens, header } from '../../src/protocols/multistream/wire.ts'
 import { websocket, type WebSocketOptions } from '../../src/transport/websocket/websocket.ts'
@@ -65,6 +65,12 @@ async function upgraded({ port }: Victim, ...more: string[]): Promise<Raw & { re
   return { ...raw, response: toText(raw).split(crlf + crlf)[0] ?? '' }
 }
 
+/** What the peer is said to have broken, however deep the error says it. */
+function broke(error: unknown): string | undefined {
+  if (error instanceof ProtocolError) return error.code
+  return error instanceof Error ? broke(error.cause) : undefined
+}
+
 const toText = (raw: Raw): string => Buffer.from(raw.received()).toString('latin1')
 const mssHeader = encodeTokens(header, '/noise')
 
@@ -97,8 +103,7 @@ it.each([
   const { socket, closed } = await upgraded(v)
   socket.write(bytes)
   await closed
-  const why = (): (string | undefined)[] =>
-    v.traces.filter(({ what }) => what === refused).map(({ error }) => errorCode(error?.cause))
+  const why = (): (string | undefined)[] => v.traces.filter(({ what }) => what === refused).map((t) => broke(t.error))
   await expect.poll(why, patience).toEqual([code])
   await v.expectUnharmed()
 })

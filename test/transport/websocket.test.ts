@@ -1,13 +1,14 @@
 import net from 'node:net'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
-import { concat, equals } from '../../src/bytes.ts'
+import { byteLength, concat, equals } from '../../src/bytes.ts'
 import { fakeEnv, settle, systemEnv } from '../../src/env.ts'
 import { LimitError, TimeoutError, UnavailableError } from '../../src/errors.ts'
 import { multiaddr } from '../../src/multiaddr.ts'
 import { createNode, type Node, type NodeOptions } from '../../src/node.ts'
 import { target, url } from '../../src/transport/websocket/address.ts'
 import { platform as browser } from '../../src/transport/websocket/browser.ts'
+import { maskedFrame } from '../../src/transport/websocket/node-wire.ts'
 import { defaults, messageBytes, messages, type Settings } from '../../src/transport/websocket/options.ts'
 import { tcp } from '../../src/transport/tcp.ts'
 import type { Listener, RawConnection, TransportConnection } from '../../src/transport/transport.ts'
@@ -146,6 +147,24 @@ describe('a WebSocket wire', () => {
         expect(out.every(({ length }) => length > 0 && length <= messageBytes)).toBe(true)
       }),
     )
+  })
+
+  it('masks a message of any length so that the peer has the same bytes', async () => {
+    const [a, b] = await ends(plain, dial)
+    record(a)
+    const rb = record(b)
+    const sent: Uint8Array[] = []
+    for (const size of [1, 2, 3, 4, 5, 125, 126, 127, 65_535, 65_536, 65_537, messageBytes]) {
+      const bytes = new Uint8Array(size).map((_, i) => (i * 31) >> 3)
+      sent.push(bytes)
+      a.put([bytes])
+      await until(() => rb.size === byteLength(sent))
+    }
+    expect(equals(rb.all, concat(sent))).toBe(true)
+    const zeros = new Uint8Array(200)
+    const [one, two] = [maskedFrame(zeros), maskedFrame(zeros)]
+    expect(equals(one.subarray(0, 4), two.subarray(0, 4))).toBe(true)
+    expect(equals(one, two)).toBe(false)
   })
 
   it('gives back the memory of forgotten chunks once they are sent, and of no others', async () => {

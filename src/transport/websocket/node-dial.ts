@@ -73,7 +73,7 @@ function upgrade(to: Target, addr: Multiaddr, socket: net.Socket, carrier: net.S
     createConnection: () => socket,
   })
   const opened = new Promise<MessageWire>((resolve, reject) => {
-    ws.once('open', () => resolve(new MessageWire(ws, socket, carrier, settings.highWaterBytes)))
+    ws.once('open', () => resolve(new MessageWire(ws, socket, carrier, settings.highWaterBytes, true)))
     ws.once('unexpected-response', (_request, { statusCode }: IncomingMessage) => {
       const text = `it answers HTTP ${statusCode} where a WebSocket should be; check the port and the /http-path`
       reject(new UnavailableError('unreachable', `cannot reach ${addr}: ${text}`))

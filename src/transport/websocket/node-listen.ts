@@ -161,7 +161,7 @@ class Listening implements Listener {
 
   #hand(ws: WebSocket, socket: net.Socket, { carrier, localAddr, remoteAddr }: Pending): void {
     const { env, highWaterBytes } = this.#settings
-    const stream = new WireStream(new MessageWire(ws, socket, carrier, highWaterBytes))
+    const stream = new WireStream(new MessageWire(ws, socket, carrier, highWaterBytes, false))
     const { suffix } = this.#at
     try {
       this.#onConnection({

@@ -1,10 +1,10 @@
 /*
  * A Wire on a WebSocket of the `ws` package: messages reach the sink in the call stack of the socket's read, a sink that
- * is full pauses the socket. Only what `ws` leaves to its user is here: framing and masks are its own.
+ * is full pauses the socket. Handshakes, control frames and all that is received are the business of `ws`.
  */
 import type net from 'node:net'
 import type { WebSocket } from 'ws'
-import { empty } from '../../bytes.ts'
+import { allocUnsafe, empty } from '../../bytes.ts'
 import { ClosedError, ProtocolError, asError, type CloseInfo } from '../../errors.ts'
 import { deferred, done, quiet, rejected } from '../../inbox.ts'
 import { release, worthReleasing } from '../../release.ts'
@@ -28,12 +28,47 @@ export function receiving({ maxMessageBytes }: Settings): object {
 /** PEM as node:tls wants it. */
 export const asPem = (pem: string | Uint8Array): string | Buffer => (typeof pem === 'string' ? pem : Buffer.from(pem))
 
+/** Masking keys nobody can guess (§5.3), drawn many at a time. */
+let keys = new Uint32Array(0)
+let keysUsed = 0
+
+function nextKey(): number {
+  if (keysUsed === keys.length) {
+    keys = crypto.getRandomValues(new Uint32Array(1024))
+    keysUsed = 0
+  }
+  return keys[keysUsed++] ?? 0
+}
+
+/** Where the payload starts in memory: behind the longest head, and where whole words lie. */
+const payloadAt = 16
+
+/** RFC 6455 §5.2: one binary message as a client sends it. `ws` masks byte by byte, which is half of a bulk transfer. */
+export function maskedFrame(bytes: Uint8Array): Uint8Array {
+  const { length } = bytes
+  const size = length < 126 ? 6 : length < 65_536 ? 8 : 14
+  const memory = allocUnsafe(payloadAt + ((length + 3) & ~3))
+  const words = new Uint32Array(memory.buffer, memory.byteOffset, memory.length >> 2)
+  const frame = memory.subarray(payloadAt - size, payloadAt + length)
+  const view = new DataView(frame.buffer, frame.byteOffset)
+  frame[0] = 0x82
+  frame[1] = 0x80 | (size === 6 ? length : size === 8 ? 126 : 127)
+  if (size === 8) view.setUint16(2, length)
+  if (size === 14) view.setBigUint64(2, BigInt(length))
+  const key = nextKey()
+  words[(payloadAt >> 2) - 1] = key
+  frame.set(bytes, size)
+  for (let i = payloadAt >> 2; i < words.length; i++) words[i] = (words[i] ?? 0) ^ key
+  return frame
+}
+
 export class MessageWire implements Wire {
   readonly #ws: WebSocket
   readonly #socket: net.Socket
   /** The TCP socket: #socket itself, or below TLS. */
   readonly #carrier: net.Socket
   readonly #highWaterBytes: number
+  readonly #isClient: boolean
   #sink: WireSink | undefined
   /** put() said that there is no room: the sink waits to hear of it. */
   #full = false
@@ -46,11 +81,12 @@ export class MessageWire implements Wire {
   readonly #closed = deferred<CloseInfo>()
 
   /** Takes over a WebSocket that was opened in this turn. */
-  constructor(ws: WebSocket, socket: net.Socket, carrier: net.Socket, highWaterBytes: number) {
+  constructor(ws: WebSocket, socket: net.Socket, carrier: net.Socket, highWaterBytes: number, isClient: boolean) {
     this.#ws = ws
     this.#socket = socket
     this.#carrier = carrier
     this.#highWaterBytes = highWaterBytes
+    this.#isClient = isClient
     ws.pause()
     ws.on('message', (bytes: Buffer, isBinary) => this.#message(bytes, isBinary))
     ws.on('error', (error) => this.#violated(error))
@@ -146,12 +182,16 @@ export class MessageWire implements Wire {
     const socket = this.#socket
     socket.cork()
     for (const bytes of messages(chunks)) {
-      // A write that failed may still be under way.
-      if (!forgotten || bytes.length < worthReleasing) this.#ws.send(bytes)
-      else
+      if (this.#isClient) {
+        socket.write(maskedFrame(bytes))
+        if (forgotten) release(bytes)
+      } else if (!forgotten || bytes.length < worthReleasing) this.#ws.send(bytes)
+      else {
         this.#ws.send(bytes, (error) => {
+          // A write that failed may still be under way.
           if (!error) release(bytes)
         })
+      }
     }
     socket.uncork()
     this.#full = socket.writableLength >= this.#highWaterBytes
