@@ -3,6 +3,7 @@
  *   version    the layout's number, written last when the repo is made: with it the repo is complete
  *   identity   the private key (peer/identity.ts), made when first asked for
  *   blocks/    see disk-blocks.ts
+ *   records.sqlite (and its -wal and -shm)   see sqlite-records.ts, made when first asked for
  * Several processes may have one repo open at once.
  */
 import { readFile, readdir } from 'node:fs/promises'
@@ -15,6 +16,8 @@ import { loadOrCreateIdentity } from '../peer/identity.ts'
 import type { PrivateKey } from '../peer/keys.ts'
 import type { Blockstore } from './blocks.ts'
 import { openDiskBlocks, type DiskBlocksOptions } from './disk-blocks.ts'
+import type { RecordStore } from './records.ts'
+import { openSqliteRecords } from './sqlite-records.ts'
 import { makeDirectory, storing, sweepTemporary, systemCode, writeDurable } from './durable.ts'
 
 /** The only layout so far. */
@@ -36,7 +39,12 @@ export interface Repo {
    * identity file, which stays as it is.
    */
   identity(): Promise<PrivateKey>
-  /** Closes the block store. Idempotent. */
+  /**
+   * Small things to remember: where peers are, and the like. Made by the first call. Rejects with StorageError, `corrupt`
+   * for a damaged file, which stays as it is; with UnavailableError `unsupported` on a runtime without node:sqlite.
+   */
+  records(): Promise<RecordStore>
+  /** Closes the block store and the records. Idempotent. */
   close(): Promise<void>
 }
 
@@ -52,11 +60,17 @@ export async function openRepo(path: string, options: RepoOptions = {}): Promise
   else checkVersion(path, version)
   await sweepTemporary(path, env.clock.wallTime())
   const blocks = await openDiskBlocks(join(path, 'blocks'), { env, ...(onCorrupt === undefined ? {} : { onCorrupt }) })
+  let records: Promise<RecordStore> | undefined
   return {
     path,
     blocks,
     identity: () => loadOrCreateIdentity(join(path, 'identity'), crypto),
-    close: () => blocks.close(),
+    records: () => (records ??= openSqliteRecords(join(path, 'records.sqlite'), { env })),
+    async close() {
+      await blocks.close()
+      const opened = await Promise.allSettled([records])
+      for (const one of opened) if (one.status === 'fulfilled') await one.value?.close()
+    },
   }
 }
 
@@ -92,7 +106,9 @@ async function create(path: string): Promise<void> {
   await storing(path, async () => {
     await makeDirectory(path, 0o700)
     // Another process may be making the same repo right now: its files are not foreign.
-    const foreign = (await readdir(path)).find((name) => !/^(version|identity|blocks$)|\.tmp$/.test(name))
+    const foreign = (await readdir(path)).find(
+      (name) => !/^(version|identity|blocks$|records\.sqlite)|\.tmp$/.test(name),
+    )
     if (foreign !== undefined)
       throw new StorageError('exists', path, `this is no rhiza repo, it holds "${foreign}": choose another directory`)
     await makeDirectory(join(path, 'blocks'))

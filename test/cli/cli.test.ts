@@ -5,6 +5,8 @@ import { printable } from '../../src/cli/output.ts'
 import { parseDuration } from '../../src/cli/args.ts'
 import { cidOf } from '../../src/ipld/cid.ts'
 import { createKit } from '../../src/kit/kit.ts'
+import { createNode } from '../../src/node.ts'
+import { openRepo } from '../../src/store/repo.ts'
 import { rhiza, rhizaJson, rhizaServe, rhizaStart, scratch, type Scratch, type Served } from './rhiza.ts'
 
 // Every run is a process of its own: on a busy machine each takes its time.
@@ -184,6 +186,30 @@ describe('rhiza serve', () => {
     expect(await readFile(s.at('late.out'))).toEqual(Buffer.alloc(5_000_000, 3))
     // What was fetched stays: no peer is needed the second time.
     expect((await rhiza(['cat', cid], { repo: other })).bytes).toHaveLength(5_000_000)
+  })
+
+  it('remembers in its repo where its peers are, and says nothing of SQLite', async () => {
+    const path = s.at('remembers')
+    const remembers = await rhizaServe(path)
+    let err = ''
+    remembers.child.stderr?.on('data', (chunk: Buffer) => (err += chunk.toString()))
+    const node = await createNode({ listen: ['/ip4/127.0.0.1/tcp/0'] })
+    await node.start()
+    const beside = await openRepo(path)
+    const records = await beside.records()
+    const keys = async (): Promise<string[]> =>
+      (await Array.fromAsync(records.entries('/peers/'))).map(({ key }) => key).toSorted()
+    try {
+      await node.dial(remembers.addr)
+      const both = [String(node.peerId), remembers.peerId].map((id) => `/peers/${id}/addrs`)
+      await expect.poll(keys, { timeout: 20_000 }).toEqual(both.toSorted())
+      expect(await remembers.stop()).toBe(0)
+      expect(await keys()).toHaveLength(2)
+    } finally {
+      await node.stop()
+      await beside.close()
+    }
+    expect(err).not.toMatch(/sqlite/i)
   })
 
   it('names a damaged block, fetches it again and repairs it', async () => {

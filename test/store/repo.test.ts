@@ -36,6 +36,23 @@ describe('a repo', () => {
     await again.close()
   })
 
+  it('keeps records when asked to, in a file of its own', async () => {
+    const first = await openRepo(path)
+    const records = await first.records()
+    expect(await first.records()).toBe(records)
+    await records.put('/a', Uint8Array.of(1))
+    expect(await readdir(path)).toContain('records.sqlite')
+    await first.close()
+    await expect(records.get('/a')).rejects.toMatchObject({ code: 'closed' })
+    const again = await openRepo(path)
+    expect(await (await again.records()).get('/a')).toEqual(Uint8Array.of(1))
+    await again.close()
+    await writeFile(join(path, 'records.sqlite'), 'no database at all, but a text '.repeat(50))
+    const damaged = await openRepo(path)
+    await expect(damaged.records()).rejects.toMatchObject({ name: 'StorageError', code: 'corrupt' })
+    await damaged.close()
+  })
+
   it('is made once when many open it at the same instant', async () => {
     const repos = await Promise.all(Array.from({ length: 10 }, () => openRepo(path)))
     const keys = await Promise.all(repos.map((repo) => repo.identity()))

@@ -2,6 +2,7 @@ import { networkInterfaces } from 'node:os'
 import { UnavailableError, errorCode } from '../../errors.ts'
 import { createKit, type Kit } from '../../kit/kit.ts'
 import { servePerf } from '../../protocols/perf.ts'
+import type { RecordStore } from '../../store/records.ts'
 import { openRepo, type Repo } from '../../store/repo.ts'
 import { listOf, stopTimeoutMs, type Command } from '../args.ts'
 
@@ -15,8 +16,19 @@ function everywhere(port: number): string[] {
   return [`/ip4/0.0.0.0/tcp/${port}`, ...(hasIp6 ? [`/ip6/::/tcp/${port}`] : [])]
 }
 
+/** Undefined where this runtime has no store for them, or where we may not write: then nothing is remembered. */
+async function recordsOf(repo: Repo): Promise<{ records?: RecordStore }> {
+  try {
+    return { records: await repo.records() }
+  } catch (error) {
+    if (errorCode(error) !== 'unsupported' && errorCode(error) !== 'not-permitted') throw error
+    return {}
+  }
+}
+
 async function startOn(repo: Repo, listen: readonly string[]): Promise<Kit> {
-  const kit = await createKit({ repo, privateKey: await repo.identity(), listen, stopTimeoutMs })
+  const privateKey = await repo.identity()
+  const kit = await createKit({ repo, privateKey, listen, stopTimeoutMs, ...(await recordsOf(repo)) })
   try {
     await kit.start()
     return kit
