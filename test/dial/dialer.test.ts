@@ -8,9 +8,11 @@ import type { Resolver } from '../../src/dial/resolve.ts'
 import { systemResolver } from '../../src/dial/system-dns.ts'
 import { fakeEnv, settle, systemEnv } from '../../src/env.ts'
 import { TimeoutError, UnavailableError } from '../../src/errors.ts'
+import { deferred } from '../../src/inbox.ts'
 import { multiaddr, type Multiaddr } from '../../src/multiaddr.ts'
+import { yamux } from '../../src/mux/yamux/yamux.ts'
 import { generateKey } from '../../src/peer/keys.ts'
-import { memory, MemoryNetwork } from '../../src/transport/memory.ts'
+import { memory, MemoryNetwork, memoryWirePair } from '../../src/transport/memory.ts'
 import { tcp } from '../../src/transport/tcp.ts'
 import type { Transport } from '../../src/transport/transport.ts'
 import { nameServer } from './dns-server.ts'
@@ -93,6 +95,35 @@ describe('a dial of several addresses', () => {
       await a.hangUp(b.peerId)
       await expect.poll(() => b.connections().length).toBe(0)
     }
+  })
+
+  it('takes in the first only when all answer in the same moment', async () => {
+    const { peerId: peer } = generateKey().publicKey
+    const gate = deferred<void>()
+    let cut = 0
+    const transport: Transport = {
+      ...memory(new MemoryNetwork()),
+      async dial(addr) {
+        const [ours, theirs] = memoryWirePair()
+        const muxer = yamux().create(ours, 'initiator', systemEnv())
+        void yamux()
+          .create(theirs, 'responder', systemEnv())
+          .closed.then(() => cut++)
+        await gate.promise
+        return { kind: 'muxed', peer, muxer, security: 'none', localAddr: addr, remoteAddr: addr }
+      },
+    }
+    const a = await started({ transports: [transport] })
+    const opened: unknown[] = []
+    a.on('connection:open', (connection) => opened.push(connection))
+    const dial = a.dial([1, 2, 3, 4].map((n) => `/memory/${n}/p2p/${peer}`))
+    await settle()
+    gate.resolve()
+    const connection = await dial
+    expect(opened).toEqual([connection])
+    expect(a.connections()).toEqual([connection])
+    await expect.poll(() => cut).toBe(3)
+    connection.abort()
   })
 
   it('says of every address why it did not do', async () => {

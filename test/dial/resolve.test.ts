@@ -150,7 +150,7 @@ describe('dnsaddr', () => {
       'txt _dnsaddr.a.b': dnsaddr('/dnsaddr/b.b'),
       'txt _dnsaddr.b.b': dnsaddr('/dnsaddr/a.b', '/ip4/1.2.3.4/tcp/1'),
     })
-    expect(loop).toMatchObject({ addrs: ['/ip4/1.2.3.4/tcp/1'], asked: ['txt _dnsaddr.a.b', 'txt _dnsaddr.b.b'] })
+    expect(loop).toEqual({ addrs: ['/ip4/1.2.3.4/tcp/1'], failed: [], asked: ['txt _dnsaddr.a.b', 'txt _dnsaddr.b.b'] })
     // 2^16 ways to write the same name, each leading to all the others
     const letters = 'abcdefghijklmnop'
     const names = Array.from({ length: 1_000 }, (_, n) =>
