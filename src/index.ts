@@ -46,7 +46,9 @@ export {
   type PublicKey,
 } from './peer/keys.ts'
 export { MemoryBlocks } from './store/memory-blocks.ts'
+export type { AddressBook, KnownAddr } from './peer/book.ts'
 export type { BlockPair, Blockstore } from './store/blocks.ts'
+export type { RecordStore } from './store/records.ts'
 export { CID, parseCid } from './ipld/cid.ts'
 export type { Env } from './env.ts'
 export { codeText, connectionCode, streamCode } from './close-codes.ts'

@@ -10,6 +10,14 @@ export {
   type PublicKey,
 } from './keys.ts'
 export {
+  AddressBook,
+  addressTtlMs,
+  type AddOptions,
+  type AddressBookOptions,
+  type ConsumeOptions,
+  type KnownAddr,
+} from './book.ts'
+export {
   openEnvelope,
   openPeerRecord,
   sealEnvelope,
