@@ -63,7 +63,7 @@ const answers: [what: string, bytes: Uint8Array, code: string][] = [
   ['answers as an SSH server', fromUtf8('SSH-2.0-OpenSSH_9.6\r\n'), 'oversized'],
   ['answers with the wrong line', encodeTokens('/http/1.1'), 'bad-negotiation'],
   ['agrees on what nobody proposed', encodeTokens(header, '/plaintext/2.0.0'), 'bad-negotiation'],
-  ['speaks no security that we know', encodeTokens(header, 'na'), 'no-protocol'],
+  ['speaks no security that we know', encodeTokens(header, 'na', 'na'), 'no-protocol'],
   ['sends a token that is too long', concat([encodeTokens(header), Uint8Array.of(0xff, 0x7f)]), 'oversized'],
   [
     'sends garbage instead of a handshake',
