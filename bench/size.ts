@@ -13,7 +13,7 @@ const rhizaBase = `export { createNode } from './src/node.ts'`
 const rhizaContent = `${rhizaBase}; export { createKit } from './src/kit/kit.ts'`
 const jsBase = `
 export { noise } from '@libp2p/noise'; export { yamux } from '@libp2p/yamux'; export { createLibp2p } from 'libp2p'
-export { identify } from '@libp2p/identify'; export { ping } from '@libp2p/ping'`
+export { identify } from '@libp2p/identify'; export { ping } from '@libp2p/ping'; export { webSockets } from '@libp2p/websockets'`
 const jsContent = `${jsBase}
 export { withBitswap } from '@helia/bitswap'; export { withLibp2pLight } from '@helia/libp2p'
 export { unixfs } from '@helia/unixfs'; export { createHeliaLight } from 'helia'`

@@ -1,4 +1,5 @@
 import net from 'node:net'
+import tls from 'node:tls'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
 import { byteLength, concat, equals } from '../../src/bytes.ts'
@@ -319,6 +320,25 @@ describe('websocket', () => {
     const server = await serve(secure)
     raw(await dial(`/dns4/localhost/tcp/${server.port}/wss`))
     raw(await dial(`/ip4/127.0.0.1/tcp/${server.port}/tls/ws`))
+  })
+
+  it('asks for the name of /sni or of DNS in its TLS hello, and for none with a bare IP address', async () => {
+    const names: string[] = []
+    const SNICallback = (name: string, done: (error: null) => void): void => {
+      names.push(name)
+      done(null)
+    }
+    const server = tls.createServer({ ...local, SNICallback }, (socket) => socket.on('error', () => {}).destroy())
+    server.on('tlsClientError', () => {}).listen(0, '127.0.0.1')
+    open.push(() => server.close())
+    await new Promise((resolve) => server.once('listening', resolve))
+    const { port } = server.address() as net.AddressInfo
+    for (const form of ['ip4/127.0.0.1', 'dns4/localhost']) {
+      for (const end of ['tls/ws', 'tls/sni/peer.example/ws']) {
+        await expect(dial(`/${form}/tcp/${port}/${end}`)).rejects.toBeInstanceOf(UnavailableError)
+      }
+    }
+    expect(names).toEqual(['peer.example', 'localhost', 'peer.example'])
   })
 
   it('trusts nobody whom the platform does not, unless told to', async () => {
