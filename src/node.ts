@@ -62,7 +62,7 @@ export interface NodeOptions extends WhereaboutsOptions {
   /** Default: yamux. */
   muxers?: readonly MuxerFactory[]
   /** `noble` forces the portable primitives; default: native where there are any. */
-  crypto?: 'native' | 'noble'
+  crypto?: 'native' | 'noble' | Crypto
   /** What identify tells others; default `rhiza/<version>`. */
   agent?: string
   /** A dial with its upgrade; default 15 s (go-libp2p). */
@@ -443,7 +443,7 @@ interface NodeParts {
 }
 
 async function chooseCrypto(name: NodeOptions['crypto']): Promise<Crypto | undefined> {
-  if (name === undefined) return undefined
+  if (name === undefined || typeof name === 'object') return name
   const backend = name === 'noble' ? (await import('./crypto/noble.ts')).nobleCrypto : platformCrypto
   if (backend.name !== name) throw new UnavailableError('unsupported', `there is no ${name} crypto on this platform`)
   return backend
@@ -470,7 +470,7 @@ export async function createNode(options: NodeOptions = {}): Promise<Node> {
     ...merged,
     env,
     privateKey,
-    whereabouts: await Whereabouts.load(privateKey, env, merged),
+    whereabouts: await Whereabouts.load(privateKey, env, merged, crypto),
     cryptoName: (crypto ?? platformCrypto).name,
     listen: (merged.listen ?? []).map((a) => multiaddr(a)),
     transports: merged.transports ?? defaultTransports(),

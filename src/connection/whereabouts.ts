@@ -3,6 +3,7 @@
  * a record store when there is one.
  */
 import { Addresses, type AddressesOptions } from '../addresses.ts'
+import type { Crypto } from '../crypto/crypto.ts'
 import type { Env } from '../env.ts'
 import type { Connection } from '../host.ts'
 import { multiaddr, type Multiaddr } from '../multiaddr.ts'
@@ -29,9 +30,9 @@ export class Whereabouts {
   #listening: () => readonly Multiaddr[] = () => []
   #changed: () => void = () => {}
 
-  private constructor(key: PrivateKey, env: Env, options: WhereaboutsOptions) {
+  private constructor(key: PrivateKey, env: Env, options: WhereaboutsOptions, crypto: Crypto | undefined) {
     this.#env = env
-    this.book = new AddressBook(key, { env })
+    this.book = new AddressBook(key, { env, ...(crypto && { crypto }) })
     this.addresses = new Addresses(options)
     this.addresses.addSource(() => this.#listening())
     this.addresses.addSource(() =>
@@ -40,8 +41,8 @@ export class Whereabouts {
   }
 
   /** With what the record store holds. Throws TypeError for an address to announce that is none. */
-  static async load(key: PrivateKey, env: Env, options: WhereaboutsOptions): Promise<Whereabouts> {
-    const made = new Whereabouts(key, env, options)
+  static async load(key: PrivateKey, env: Env, options: WhereaboutsOptions, crypto?: Crypto): Promise<Whereabouts> {
+    const made = new Whereabouts(key, env, options, crypto)
     if (options.records !== undefined) {
       const { BookRecords } = await import('../peer/book-records.ts')
       made.#kept = await BookRecords.load(options.records, made.book, env)

@@ -5,6 +5,7 @@
  * No timers: what has expired is left out when it is asked for, and makes room first.
  */
 import { equals } from '../bytes.ts'
+import type { Crypto } from '../crypto/crypto.ts'
 import type { Env } from '../env.ts'
 import { ProtocolError } from '../errors.ts'
 import type { Multiaddr } from '../multiaddr.ts'
@@ -29,6 +30,8 @@ const maxBytesPerPeer = 8 * 1024
 
 export interface AddressBookOptions {
   env: Env
+  /** What verifies records; default the platform's. */
+  crypto?: Crypto
   /** Addresses of all peers that are not connected. Default 4,096. */
   maxUnconnectedAddrs?: number
   /** Bytes of the signed records of all peers that are not connected. Default 2 MiB. */
@@ -87,6 +90,7 @@ export class AddressBook {
   onChange: ((peer: PeerId) => unknown) | undefined
   readonly #key: PrivateKey
   readonly #env: Env
+  readonly #crypto: Crypto | undefined
   readonly #maxAddrs: number
   readonly #maxRecordBytes: number
   readonly #peers = new Map<string, Known>()
@@ -98,13 +102,14 @@ export class AddressBook {
   #sealing: Promise<unknown> = Promise.resolve()
 
   constructor(key: PrivateKey, options: AddressBookOptions) {
-    const { env, maxUnconnectedAddrs, maxRecordBytes } = { ...defaults, ...options }
+    const { env, crypto, maxUnconnectedAddrs, maxRecordBytes } = { ...defaults, ...options }
     if (!(maxUnconnectedAddrs >= maxAddrsPerPeer) || !(maxRecordBytes >= 0)) {
       throw new RangeError(`maxUnconnectedAddrs is ${maxUnconnectedAddrs}, maxRecordBytes ${maxRecordBytes}: too few`)
     }
     this.#key = key
     this.self = key.publicKey.peerId
     this.#env = env
+    this.#crypto = crypto
     this.#maxAddrs = maxUnconnectedAddrs
     this.#maxRecordBytes = maxRecordBytes
     this.#own = { peer: this.self, addrs: new Map(), record: undefined, connected: true, met: true }
@@ -158,7 +163,7 @@ export class AddressBook {
       this.#certify(same, { addrs: [...same.addrs.values()].filter((a) => a.certified).map((a) => a.addr) }, options)
       return true
     }
-    const record = await openPeerRecord(sealed)
+    const record = await openPeerRecord(sealed, this.#crypto)
     if (peer?.equals(record.peerId) === false)
       throw new ProtocolError('wrong-peer', `a record of ${record.peerId}, want one of ${peer}`)
     if (record.peerId.equals(this.self)) {

@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest'
+import { nobleCrypto } from '../../src/crypto/noble.ts'
 import { FakeClock, fakeEnv } from '../../src/env.ts'
 import { StorageError } from '../../src/errors.ts'
 import { multiaddr, type Multiaddr } from '../../src/multiaddr.ts'
@@ -105,6 +106,14 @@ describe('an address book', () => {
     await expect(book.consume(good, { peer: stranger() })).rejects.toMatchObject({ code: 'wrong-peer' })
     await expect(book.consume(new Uint8Array(9000))).rejects.toMatchObject({ code: 'oversized' })
     expect(book.peers()).toEqual([])
+  })
+
+  it('verifies with the crypto it was given', async () => {
+    const none = { ...nobleCrypto, ed25519Public: () => ({ verify: () => Promise.resolve(false) }) }
+    book = new AddressBook(own, { env, crypto: none })
+    await expect(book.consume(await sealed(1n, tcp(1)))).rejects.toMatchObject({ code: 'bad-signature' })
+    book = new AddressBook(own, { env, crypto: nobleCrypto })
+    expect(await book.consume(await sealed(1n, tcp(1)))).toBe(true)
   })
 
   it('takes of a record only what is of use', async () => {

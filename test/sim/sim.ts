@@ -97,6 +97,7 @@ export class Sim {
     const node = await createNode({
       privateKey,
       env,
+      crypto: simCrypto,
       transports: [memory(this.#network, String(index))],
       security: [security === 'noise' ? createNoise({ privateKey, env, crypto: simCrypto }) : plaintext(privateKey)],
       listen: [`/memory/${index + 1}`],
