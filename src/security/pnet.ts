@@ -178,11 +178,13 @@ export class PnetWire implements Wire {
     this.#sink?.end(new ClosedError('closed before the peer said anything; it may have another pre-shared key', info))
   }
 
-  put(chunks: Uint8Array[]): boolean {
+  put(chunks: Uint8Array[], forgotten = false): boolean {
     if (this.#over) return false
     const size = byteLength(chunks)
     if (size === 0) return this.room > 0
-    return this.#lower.put([this.#send.xor(chunks, size)], true)
+    const sealed = this.#send.xor(chunks, size)
+    if (forgotten) for (const chunk of chunks) release(chunk)
+    return this.#lower.put([sealed], true)
   }
 
   pause(): void {

@@ -2,8 +2,7 @@
  * libp2p tls (3A r0, 2019-03-23) §Peer Authentication: our certificate, made for a key of its own, and the proof of the
  * peer's. Node only.
  */
-import { constants, createPublicKey, generateKeyPair, sign, verify } from 'node:crypto'
-import { promisify } from 'node:util'
+import { constants, createPublicKey, generateKeyPair, sign, verify, type KeyPairKeyObjectResult } from 'node:crypto'
 import type { Crypto } from '../../crypto/crypto.ts'
 import type { Env } from '../../env.ts'
 import { ProtocolError } from '../../errors.ts'
@@ -29,10 +28,17 @@ export interface Credentials {
   readonly key: Uint8Array
 }
 
-const generateKeys = promisify(generateKeyPair)
+function generateKeys(): Promise<KeyPairKeyObjectResult> {
+  return new Promise((resolve, reject) => {
+    generateKeyPair('ec', { namedCurve: 'P-256' }, (error, publicKey, privateKey) => {
+      if (error === null) resolve({ publicKey, privateKey })
+      else reject(error)
+    })
+  })
+}
 
 export async function makeCredentials(privateKey: PrivateKey, env: Env): Promise<Credentials> {
-  const pair = await generateKeys('ec', { namedCurve: 'P-256' })
+  const pair = await generateKeys()
   const spki = new Uint8Array(pair.publicKey.export({ type: 'spki', format: 'der' }))
   const identitySig = await privateKey.sign(signedText(spki))
   const now = env.clock.wallTime()

@@ -69,7 +69,14 @@ function carrierOf(stream: Stream, env: Env): Carrier {
     if (byteLength(bare.unread) > 0) socket.unshift(concat(bare.unread))
     // Danger: a TLSSocket that is destroyed while the socket below is being reset crashes Node (24.21 at least). Its end
     // follows that of the socket by itself.
-    return { socket, reset: (reason) => wire.abort(reason) }
+    return {
+      socket,
+      reset(reason, secure) {
+        // As for a plain socket: a reset fails while the FIN leaves, and nothing is left to cut off then.
+        if (secure?.writableEnded === true && secure.writableLength === 0) secure.destroy()
+        else wire.abort(reason)
+      },
+    }
   }
   const duplex = new WireDuplex(wire, env)
   // The TLSSocket over it reports the same.
@@ -177,8 +184,8 @@ class Tls implements SecurityProtocol {
       isServer: true,
       secureContext,
       requestCert: true,
-      // On a bare TLSSocket this says no more than that there must be a certificate.
-      rejectUnauthorized: true,
+      // On a bare TLSSocket this says no more than that there must be a certificate; Bun wants an authority for it, too.
+      rejectUnauthorized: process.versions['bun'] === undefined,
       // The client's order counts; undefined aborts with no_application_protocol (§ALPN).
       ALPNCallback: ({ protocols }) => protocols.find((id) => ours.has(id)),
     })
@@ -203,11 +210,7 @@ class Tls implements SecurityProtocol {
       })
     const wire = new SocketWire(socket, highWaterBytes, {
       explain,
-      cut: (why) => {
-        // After both FINs a reset would fail, and nothing is left to cut off.
-        if (socket.writableFinished && socket.readableEnded) socket.destroy()
-        else carrier.reset(why, socket)
-      },
+      cut: (why) => carrier.reset(why, socket),
     })
     socket.on('secure', () => {
       // Node keeps errors of a bare server's socket to itself: `error` is told for those of its handshake alone.

@@ -210,6 +210,28 @@ describe.each(['socket', 'stream'] as const)('TLS over a %s', (lane) => {
     await Promise.all([x.closed, y.closed])
   })
 
+  // Node has crashed here: a TLSSocket must not be destroyed while the socket below it is being reset.
+  it.each(['initiator', 'responder'] as const)('survives an %s that aborts with writes under way', async (role) => {
+    for (let round = 0; round < 8; round++) {
+      const { left, right, streams } = await connect(lane)
+      const [cutter, other] =
+        role === 'initiator' ? [got(left).wire, got(right).wire] : [got(right).wire, got(left).wire]
+      const quietly = { data: () => round % 2 === 0, end: () => {}, onRoom: () => {} }
+      cutter.start(quietly)
+      // A socket that is not read never learns that it was reset.
+      other.start({ ...quietly, data: () => true })
+      for (let i = 0; i < 12; i++) cutter.put([new Uint8Array(100_000)])
+      for (let i = 0; i < 12; i++) other.put([new Uint8Array(100_000)])
+      if (round % 4 > 1) await new Promise((resolve) => setImmediate(resolve))
+      if (round > 5) cutter.closeWrite().catch(() => {})
+      const cause = new Error('enough')
+      cutter.abort(cause)
+      expect(cutter.put([new Uint8Array(9)])).toBe(false)
+      expect((await cutter.closed).reason).toBe(cause)
+      await Promise.all([other.closed, ...streams.map((s) => s.closed)])
+    }
+  })
+
   if (lane === 'stream') {
     it.each(['initiator', 'responder'] as const)('ends an %s at a record that nobody sealed', async (role) => {
       const { left, right, streams } = await connect(lane)
