@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the real peers of the interop tests and benchmarks, once per content of test/interop/peers, outside of the
-# checkout, and writes their absolute paths to peers.json there. Prints what it did on stderr and the path of
-# peers.json on stdout. A peer whose toolchain is missing is skipped and named; RHIZA_PEERS_REQUIRED=1 makes that exit 1.
+# checkout, fetches Deno and Bun (test/interop/runtimes), and writes all their absolute paths to peers.json there. Prints
+# what it did on stderr and the path of peers.json on stdout. A peer whose toolchain is missing is skipped and named;
+# RHIZA_PEERS_REQUIRED=1 makes that exit 1.
 #
 # Needs bash 4 and GNU coreutils.
 #
@@ -26,10 +27,11 @@ mapfile -t rust_files < <(files_of rust)
 go_hash=$(hash_of "${go_files[@]}")
 js_deps_hash=$(hash_of js/package.json js/package-lock.json)
 py_deps_hash=$(hash_of py/requirements.txt)
+runtimes_hash=$(hash_of ../runtimes/package.json ../runtimes/package-lock.json)
 rust_deps_hash=$(hash_of rust/Cargo.toml)
 rust_hash=$(hash_of "${rust_files[@]}")
 script_hash=$(sha256sum "${BASH_SOURCE[0]}" | cut -c1-16)
-all_hash=$(cd "$sources" && sha256sum "${go_files[@]}" "${js_files[@]}" "${py_files[@]}" "${rust_files[@]}" | sha256sum | cut -c1-16)
+all_hash=$(cd "$sources" && sha256sum "${go_files[@]}" "${js_files[@]}" "${py_files[@]}" "${rust_files[@]}" ../runtimes/package*.json | sha256sum | cut -c1-16)
 out=$root/$all_hash
 [[ ${1:-} == --where ]] && { echo "$out/peers.json"; exit 0; }
 
@@ -80,6 +82,11 @@ build_js() {
   cp "$sources"/js/{package.json,package-lock.json,.npmrc} "$tmp" &&
     (cd "$tmp" && npm ci --no-audit --no-fund && node_modules/.bin/node --version)
 }
+# Not npm ci: it wants the packages of all platforms in the lock file, and a registry may lack those of others.
+build_runtimes() {
+  cp "$sources"/../runtimes/{package.json,package-lock.json} "$tmp" &&
+    (cd "$tmp" && npm install --no-audit --no-fund && node_modules/.bin/deno --version && node_modules/.bin/bun --version)
+}
 build_py() {
   python3 -m venv "$tmp/venv" && "$tmp/venv/bin/pip" install --disable-pip-version-check -q -r "$sources/py/requirements.txt" &&
     # Installed scripts name the folder they were made in, but python itself works from anywhere.
@@ -99,10 +106,17 @@ go=$root/go-$go_hash
 js=$root/js-$js_deps_hash
 py=$root/py-$py_deps_hash
 rust=$root/rust-$rust_hash
+runtimes=$root/runtimes-$runtimes_hash
 
 # Go and Rust keep the cores busy and the others mostly wait for the network, so they run side by side.
 (
-  if command -v npm >/dev/null; then build js-peer "$js" build_js; else skip js-peer 'no npm on PATH'; fi
+  if command -v npm >/dev/null; then
+    build js-peer "$js" build_js
+    build runtimes "$runtimes" build_runtimes
+  else
+    skip js-peer 'no npm on PATH'
+    skip runtimes 'no npm on PATH'
+  fi
   if command -v python3 >/dev/null; then build py-peer "$py" build_py; else skip py-peer 'no python3 on PATH'; fi
 ) &
 if command -v go >/dev/null; then
@@ -135,13 +149,15 @@ cat >"$out/peers.json.$$" <<JSON
   "jsNode": $(quoted "${RHIZA_NODE:-$(path_of "$js/node_modules/.bin/node")}"),
   "pyDir": $(quoted "$(path_of "$py/src-$all_hash")"),
   "python": $(quoted "$(path_of "$py/venv/bin/python")"),
+  "deno": $(quoted "$(path_of "$runtimes/node_modules/.bin/deno")"),
+  "bun": $(quoted "$(path_of "$runtimes/node_modules/.bin/bun")"),
   "script": "$script_hash"
 }
 JSON
 mv "$out/peers.json.$$" "$out/peers.json"
 echo "$out/peers.json"
 missing=()
-for peer in "$kubo" "$go" "$js" "$py" "$rust"; do
+for peer in "$kubo" "$go" "$js" "$py" "$rust" "$runtimes"; do
   [[ -e $peer/.done ]] || missing+=("$(basename "$peer")")
 done
 if ((${#missing[@]} > 0)) && [[ ${RHIZA_PEERS_REQUIRED:-} == 1 ]]; then

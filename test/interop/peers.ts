@@ -22,6 +22,8 @@ export interface Built {
   jsNode: string | null
   pyDir: string | null
   python: string | null
+  deno: string | null
+  bun: string | null
 }
 
 export interface Available {
@@ -30,6 +32,8 @@ export interface Available {
   js: boolean
   py: boolean
   rust: boolean
+  deno: boolean
+  bun: boolean
   /** Why a peer is missing; empty when all are there. */
   reason: string
 }
@@ -71,7 +75,17 @@ export interface KuboOptions {
 }
 
 const script = fileURLToPath(new URL('../../scripts/peers.sh', import.meta.url))
-const none: Built = { ipfs: null, goPeer: null, rustPeer: null, jsDir: null, jsNode: null, pyDir: null, python: null }
+const none: Built = {
+  ipfs: null,
+  goPeer: null,
+  rustPeer: null,
+  jsDir: null,
+  jsNode: null,
+  pyDir: null,
+  python: null,
+  deno: null,
+  bun: null,
+}
 const logBytes = 16 * 1024
 const startTimeoutMs = 30_000
 const stopTimeoutMs = 5000
@@ -85,8 +99,8 @@ function find(): { built: Built; reason: string } {
   if (where.status !== 0 || path === '') return { built: none, reason: `scripts/peers.sh --where: ${where.stderr}` }
   if (!existsSync(path)) return { built: none, reason: 'the peers are not built: run scripts/peers.sh' }
   const built = { ...none, ...(JSON.parse(readFileSync(path, 'utf8')) as Partial<Built>) }
-  const { ipfs: kubo, goPeer: go, jsDir: js, python: py, rustPeer: rust } = built
-  const missing = Object.entries({ kubo, go, js, py, rust })
+  const { ipfs: kubo, goPeer: go, jsDir: js, python: py, rustPeer: rust, deno, bun } = built
+  const missing = Object.entries({ kubo, go, js, py, rust, deno, bun })
     .filter(([, file]) => file === null)
     .map(([name]) => name)
   found = { built, reason: missing.length === 0 ? '' : `scripts/peers.sh could not build: ${missing.join(', ')}` }
@@ -107,6 +121,8 @@ export function available(): Available {
     js: built.jsDir !== null && built.jsNode !== null,
     py: built.pyDir !== null && built.python !== null,
     rust: built.rustPeer !== null,
+    deno: built.deno !== null,
+    bun: built.bun !== null,
     reason,
   }
 }
