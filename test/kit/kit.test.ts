@@ -51,6 +51,9 @@ async function peer(network: MemoryNetwork): Promise<{ node: Node; received: Bit
   return { node, received }
 }
 
+const identified = (kit: Kit): Promise<void> =>
+  new Promise((resolve) => void kit.node.on('peer:identify', () => resolve()))
+
 describe('a kit', () => {
   it('fetches over a line so slow that the last blocks come long after the timeout', async () => {
     const env = fakeEnv()
@@ -62,7 +65,11 @@ describe('a kit', () => {
     const { cid } = await server.add(content, { profile: 'unixfs-v0-2015' })
     const peers = server.node.addrs()
     // Signatures are made on other threads, in real time: the clock must not run far ahead of them.
-    await passing(env.clock, 20, client.node.dial(peers[0] ?? ''))
+    await passing(
+      env.clock,
+      20,
+      Promise.all([identified(server), identified(client), client.node.dial(peers[0] ?? '')]),
+    )
     const since = env.clock.now()
     const fetch = { peers, timeoutMs: 4_000 }
     expect(await passing(env.clock, 0, read(client.cat(cid, fetch)))).toBe(content.length)
@@ -80,7 +87,11 @@ describe('a kit', () => {
     const content = env.random.bytes(1536 * KiB)
     const { cid } = await server.add(content)
     const peers = server.node.addrs()
-    await passing(env.clock, 20, client.node.dial(peers[0] ?? ''))
+    await passing(
+      env.clock,
+      20,
+      Promise.all([identified(server), identified(client), client.node.dial(peers[0] ?? '')]),
+    )
     expect(await passing(env.clock, 0, read(client.cat(cid, { peers })))).toBe(content.length)
     await passing(env.clock, 0, Promise.all([client.stop(), server.stop()]))
   }, 30_000)
