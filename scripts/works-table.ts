@@ -27,6 +27,7 @@ const rows: readonly [string, RegExp][] = [
   ['WebSocket over TLS (`/tls/ws`), both ways', /over wss /],
   ['a page in Chromium dials, pings, fetches a file', /Chromium.*is dialled, pinged and fetched from by the page/],
   ['RSA, Secp256k1, ECDSA identities, both ways', /keys connect and authenticate/],
+  ['private networks (pre-shared key), both ways', /^a private network/],
   ['large echoes, many streams in parallel', /echoes 1 MiB/],
   ['stream resets, both ways', /resets a stream|its reset/],
   ['reset and close codes, both ways', /^codes with/],

@@ -9,9 +9,10 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'v
 import { systemEnv } from '../../src/env.ts'
 import { ClosedError } from '../../src/errors.ts'
 import type { Connection } from '../../src/host.ts'
-import { createNode, type Node } from '../../src/node.ts'
+import { createNode, type Node, type NodeOptions } from '../../src/node.ts'
 import { generateKey, type KeyType } from '../../src/peer/keys.ts'
 import { createNoise } from '../../src/security/noise/noise.ts'
+import { encodePreSharedKey, generatePreSharedKey, pnet } from '../../src/security/pnet.ts'
 import { createTls } from '../../src/security/tls/tls.ts'
 import { BufferedStream } from '../../src/stream.ts'
 import { tcp } from '../../src/transport/tcp.ts'
@@ -75,11 +76,13 @@ async function start(
   transport: keyof typeof transports,
   security: keyof typeof securities,
   keyType: KeyType,
+  options: NodeOptions = {},
 ): Promise<Node> {
   const privateKey = await generateKey(keyType)
   const [trusted, chain, secret] = await Promise.all([ca, cert, key].map((file) => readFile(file)))
   const tls = { ca: trusted ?? '', cert: chain ?? '', key: secret ?? '' }
   const node = await createNode({
+    ...options,
     privateKey,
     listen: [`/ip4/127.0.0.1${transports[transport]}`],
     transports: [tcp(), websocket({ tls })],
@@ -231,6 +234,45 @@ for (const kind of Object.keys(stacks) as PeerKind[]) {
     })
   })
 }
+
+// py-libp2p's private networks are of its own kind.
+describe.each(['go', 'js', 'rust'] as const)('a private network', (kind) => {
+  describe.skipIf(!have[kind])(`with ${stacks[kind].name}`, () => {
+    const psk = generatePreSharedKey()
+    let folder: string
+    let peer: Peer
+    beforeAll(async () => {
+      folder = mkdtempSync(join(tmpdir(), 'rhiza-matrix-'))
+      writeFileSync(join(folder, 'swarm.key'), encodePreSharedKey(psk))
+      const flags = [...listens(kind), '--psk', join(folder, 'swarm.key')]
+      peer = await startPeer(kind, kind === 'js' ? [...flags, '--bitswap', 'none'] : flags)
+    })
+    afterAll(async () => {
+      await peer?.stop()
+      rmSync(folder, { recursive: true, force: true })
+    })
+
+    it.each(['tcp', 'ws', 'wss'] as const)('connects over %s in both directions', async (transport) => {
+      const there = addrOn(peer, transport)
+      for (const dialler of ['rhiza', kind]) {
+        const node = await start(transport, 'noise', 'Ed25519', { connectionProtector: pnet(psk) })
+        if (dialler === 'rhiza') await node.dial(there)
+        else await peer.call('connect', { addr: String(node.addrs()[0]) })
+        expect(String((await firstOf(node)).peer)).toBe(peer.peerId)
+        await echo(node, peer.peerId, seededBytes(300_000, 1))
+        await echoOf(peer, node, seededBytes(300_000, 2))
+      }
+    })
+
+    it('refuses a stranger', async () => {
+      const node = await start('tcp', 'noise', 'Ed25519', { connectionProtector: pnet(generatePreSharedKey()) })
+      // What it makes of our words under another key may be to wait for more of them.
+      await expect(node.dial(addrOn(peer, 'tcp'), { timeoutMs: 3000 })).rejects.toThrow()
+      await expect(peer.call('connect', { addr: String(node.addrs()[0]), timeoutMs: 3000 })).rejects.toThrow()
+      expect(node.connections()).toEqual([])
+    })
+  })
+})
 
 describe.skipIf(!have.rust)('rust-libp2p that signs its peer record in a form of its own', () => {
   it('is identified all the same, and its record is not taken for good', async () => {
