@@ -52,6 +52,7 @@ export const traceEvents = {
   'dht.peer-failed': 'a peer did not answer a query',
   'dht.refresh-failed': 'a refresh of the routing table failed',
   'dht.store-failed': 'a record could not be stored',
+  'ipns.republish-failed': 'names could not be published again: error',
 } as const
 
 export type TraceEvent = keyof typeof traceEvents
