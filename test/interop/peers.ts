@@ -38,14 +38,20 @@ export interface Available {
   reason: string
 }
 
-export interface Peer {
+/** One node of a peer's process. */
+export interface PeerNode {
   readonly kind: PeerKind | 'rhiza'
-  readonly pid: number
   readonly peerId: string
   /** Multiaddrs with the peer id. */
   readonly addrs: string[]
   /** Runs one command. Rejects with the peer's own error text, or when the process ends. */
   call(cmd: string, params?: Answer): Promise<Answer>
+}
+
+export interface Peer extends PeerNode {
+  readonly pid: number
+  /** All that run in the process, itself first: `--nodes 3`. */
+  readonly nodes: readonly PeerNode[]
   /** The end of what the process wrote to stderr. */
   log(): string
   stop(): Promise<void>
@@ -246,8 +252,12 @@ export async function startProcess(kind: Peer['kind'], file: string, args: strin
     child.kill('SIGKILL')
   }, startTimeoutMs)
   try {
-    const { peerId, addrs } = (await listening.promise) as { peerId: string; addrs: string[] }
-    return { kind, pid: child.pid ?? 0, peerId, addrs, call, log, stop, [Symbol.asyncDispose]: stop }
+    type About = { peerId: string; addrs: string[] }
+    const { peerId, addrs, nodes: all = [] } = (await listening.promise) as About & { nodes?: About[] }
+    const nodes = all.map((about, node): PeerNode => {
+      return { kind, ...about, call: (cmd, params) => call(cmd, { ...params, node }) }
+    })
+    return { kind, pid: child.pid ?? 0, peerId, addrs, nodes, call, log, stop, [Symbol.asyncDispose]: stop }
   } finally {
     clearTimeout(timer)
   }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -50,6 +51,9 @@ type request struct {
 	Download  uint64          `json:"download"`
 	WriteSize int             `json:"writeSize"`
 	Code      uint32          `json:"code"`
+	Key       string          `json:"key"`
+	Value     string          `json:"value"`
+	Node      int             `json:"node"`
 	TimeoutMs int             `json:"timeoutMs"`
 }
 
@@ -61,6 +65,7 @@ type lab struct {
 	exchange *exchange
 	captures *captures
 	known    *known
+	kad      *dht.IpfsDHT
 }
 
 func identity(keyType string) (crypto.PrivKey, error) {
@@ -92,6 +97,9 @@ func main() {
 	stack := stackFlags()
 	versions := flag.String("bitswap", "1.2", "newest bitswap version spoken: 1.2, 1.1, 1.0 or none")
 	keyType := flag.String("key", "ed25519", "identity: ed25519, rsa, secp256k1 or ecdsa")
+	network := flag.String("kad", "", "serve or use a Kademlia DHT: lan, amino, or the prefix of a network of its own")
+	mode := flag.String("kad-mode", "server", "server or client")
+	nodes := flag.Int("nodes", 1, "how many nodes run in this process; commands choose one by node, from 0")
 	flag.Parse()
 
 	if len(listen) == 0 {
@@ -101,22 +109,24 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	key, err := identity(*keyType)
-	if err != nil {
-		log.Fatal(err)
-	}
-	h, err := libp2p.New(append(opts, libp2p.Identity(key), libp2p.ListenAddrStrings(listen...))...)
-	if err != nil {
-		log.Fatal(err)
-	}
-	p := &lab{host: h, options: opts, captures: newCaptures()}
-	if p.known, err = newKnown(h); err != nil {
-		log.Fatal(err)
-	}
-	serve(h)
-	serveCodes(h)
-	if p.exchange, err = newExchange(h, *versions); err != nil {
-		log.Fatal(err)
+	labs := []*lab{}
+	about := []answer{}
+	for range *nodes {
+		p, err := start(opts, *keyType, listen)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if p.exchange, err = newExchange(p.host, *versions); err != nil {
+			log.Fatal(err)
+		}
+		if p.kad, err = newKad(p.host, *network, *mode); err != nil {
+			log.Fatal(err)
+		}
+		one, err := p.about()
+		if err != nil {
+			log.Fatal(err)
+		}
+		labs, about = append(labs, p), append(about, one)
 	}
 
 	var out sync.Mutex
@@ -130,17 +140,7 @@ func main() {
 		os.Stdout.Write(append(line, '\n'))
 	}
 
-	resolved, err := h.Network().InterfaceListenAddresses()
-	if err != nil {
-		log.Fatal(err)
-	}
-	// It gives them in no order: tcp, ws, tls/ws.
-	slices.SortStableFunc(resolved, func(a, b ma.Multiaddr) int { return len(a) - len(b) })
-	addrs := []string{}
-	for _, a := range resolved {
-		addrs = append(addrs, a.String()+"/p2p/"+h.ID().String())
-	}
-	print(answer{"event": "listening", "peerId": h.ID().String(), "addrs": addrs})
+	print(answer{"event": "listening", "peerId": about[0]["peerId"], "addrs": about[0]["addrs"], "nodes": about})
 
 	in := bufio.NewReaderSize(os.Stdin, 1<<20)
 	for {
@@ -164,12 +164,16 @@ func main() {
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), timeout)
 			defer cancel()
+			if r.Node < 0 || r.Node >= len(labs) {
+				print(answer{"id": r.ID, "ok": false, "error": "no such node"})
+				return
+			}
 			run, known := commands[r.Cmd]
 			if !known {
 				print(answer{"id": r.ID, "ok": false, "error": "no such command: " + r.Cmd})
 				return
 			}
-			result, err := run(ctx, p, r)
+			result, err := run(ctx, labs[r.Node], r)
 			if err != nil {
 				print(answer{"id": r.ID, "ok": false, "error": err.Error()})
 				return
@@ -181,7 +185,42 @@ func main() {
 			print(result)
 		}()
 	}
-	h.Close()
+	for _, p := range labs {
+		p.host.Close()
+	}
+}
+
+// start makes a node with an identity of its own.
+func start(opts []libp2p.Option, keyType string, listen []string) (*lab, error) {
+	key, err := identity(keyType)
+	if err != nil {
+		return nil, err
+	}
+	h, err := libp2p.New(append(slices.Clone(opts), libp2p.Identity(key), libp2p.ListenAddrStrings(listen...))...)
+	if err != nil {
+		return nil, err
+	}
+	p := &lab{host: h, options: opts, captures: newCaptures()}
+	if p.known, err = newKnown(h); err != nil {
+		return nil, err
+	}
+	serve(h)
+	serveCodes(h)
+	return p, nil
+}
+
+func (p *lab) about() (answer, error) {
+	resolved, err := p.host.Network().InterfaceListenAddresses()
+	if err != nil {
+		return nil, err
+	}
+	// It gives them in no order: tcp, ws, tls/ws.
+	slices.SortStableFunc(resolved, func(a, b ma.Multiaddr) int { return len(a) - len(b) })
+	addrs := []string{}
+	for _, a := range resolved {
+		addrs = append(addrs, a.String()+"/p2p/"+p.host.ID().String())
+	}
+	return answer{"peerId": p.host.ID().String(), "addrs": addrs}, nil
 }
 
 // target names the peer of a command and connects to it first when an address was given.

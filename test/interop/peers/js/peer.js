@@ -11,32 +11,45 @@ const { values: flags } = parseArgs({
     ...stackFlags,
     bitswap: { type: 'string', default: '1.2' },
     fetch: { type: 'boolean', default: false },
+    kad: { type: 'string' },
+    'kad-mode': { type: 'string', default: 'server' },
+    nodes: { type: 'string', default: '1' },
   },
 })
 // Helia opens its streams as 1.2.0 whatever it is told, so it can't be held to an older version.
 if (!['1.2', 'none'].includes(flags.bitswap)) throw new Error(`no such bitswap version: ${flags.bitswap}`)
-const options = await stackOptions(flags, flags.listen)
 const fetch = flags.fetch ? await import('./fetch.js') : undefined
-if (fetch !== undefined) options.services.fetch = fetch.fetchService()
+const kad = flags.kad === undefined ? undefined : await import('./kad.js')
 
-// Without bitswap this is js-libp2p alone, and Helia is not even loaded.
-const bare = flags.bitswap === 'none'
-const started = bare
-  ? { node: await createLibp2p(options), commands: {} }
-  : await (await import('./exchange.js')).startHelia(options)
-const { node } = started
-await serve(node)
-
-const commands = {
-  ...streamCommands(node, async () => createLibp2p(await stackOptions(flags, []))),
-  ...started.commands,
-  ...fetch?.fetchCommands(node),
+/** A node with an identity of its own, and its commands. */
+async function start() {
+  const options = await stackOptions(flags, flags.listen)
+  if (fetch !== undefined) options.services.fetch = fetch.fetchService()
+  if (kad !== undefined) options.services.kad = kad.kadService(flags.kad, flags['kad-mode'])
+  // Without bitswap this is js-libp2p alone, and Helia is not even loaded.
+  const bare = flags.bitswap === 'none'
+  const started = bare
+    ? { node: await createLibp2p(options), commands: {} }
+    : await (await import('./exchange.js')).startHelia(options)
+  const { node } = started
+  await serve(node)
+  const commands = {
+    ...streamCommands(node, async () => createLibp2p(await stackOptions(flags, []))),
+    ...started.commands,
+    ...fetch?.fetchCommands(node),
+    ...kad?.kadCommands(node),
+  }
+  const about = { peerId: String(node.peerId), addrs: node.getMultiaddrs().map(String) }
+  return { about, commands, stop: () => (started.helia ?? node).stop() }
 }
+
+const nodes = []
+for (let i = 0; i < Number(flags.nodes); i++) nodes.push(await start())
 const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`)
 
-async function run({ id, cmd, ...params }) {
+async function run({ id, cmd, node = 0, ...params }) {
   try {
-    const command = commands[cmd]
+    const command = nodes[node]?.commands[cmd]
     if (command === undefined) throw new Error(`no such command: ${cmd}`)
     const signal = AbortSignal.timeout(params.timeoutMs ?? 60_000)
     print({ ...(await command({ ...params, signal })), id, ok: true })
@@ -48,7 +61,7 @@ async function run({ id, cmd, ...params }) {
 async function stop() {
   // A peer that does not answer the close must not keep the lab waiting.
   setTimeout(() => process.exit(0), 2000).unref()
-  await (started.helia ?? node).stop()
+  await Promise.all(nodes.map((node) => node.stop()))
   process.exit(0)
 }
 
@@ -63,4 +76,4 @@ createInterface({ input: process.stdin })
   })
   .on('close', () => void stop())
 
-print({ event: 'listening', peerId: String(node.peerId), addrs: node.getMultiaddrs().map(String) })
+print({ event: 'listening', ...nodes[0].about, nodes: nodes.map(({ about }) => about) })

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     host::Host,
+    kad,
     protocols::{CHUNK_BYTES, write_zeros},
     stack::{Failure, Stack},
 };
@@ -55,7 +56,13 @@ pub async fn run(lab: &Lab, request: &Value) -> Result<Value, Failure> {
             let kib: u64 = rss.trim().trim_end_matches(" kB").parse()?;
             Ok(json!({ "rssBytes": kib * 1024, "pid": std::process::id() }))
         }
-        other => Err(format!("no such command: {other}").into()),
+        other => match kad::question(request) {
+            Some(question) => {
+                let wanted = text(request, "peer").filter(|_| other == "findPeer").map(str::to_owned);
+                lab.host.ask(question?, wanted).await
+            }
+            None => Err(format!("no such command: {other}").into()),
+        },
     }
 }
 

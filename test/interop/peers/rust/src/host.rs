@@ -3,20 +3,29 @@ use std::{collections::HashMap, error::Error, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Stream, Swarm, identify,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identify,
     multiaddr::Protocol,
     ping,
-    swarm::{self, ConnectionId, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
+    swarm::{
+        self, ConnectionId, NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle, dial_opts::DialOpts,
+        dial_opts::PeerCondition,
+    },
 };
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{raw, stack::Failure, stack::Stack};
+use crate::{
+    kad::{self, Kad, Queries, Question},
+    raw,
+    stack::{Failure, Stack},
+};
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     raw: raw::Behaviour,
+    kad: Toggle<Kad>,
 }
 
 type Dialled = oneshot::Sender<Result<(), String>>;
@@ -24,6 +33,8 @@ type Dialled = oneshot::Sender<Result<(), String>>;
 enum Order {
     Dial(PeerId, Multiaddr, Dialled),
     Disconnect(PeerId, oneshot::Sender<()>),
+    /// A question to Kademlia, and the peer that it is about where one is wanted.
+    Ask(Question, Option<String>, kad::Reply),
 }
 
 pub struct Host {
@@ -51,6 +62,11 @@ impl Host {
             // The ping command has streams of its own; this one answers.
             ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(3600))),
             raw: raw::Behaviour::default(),
+            kad: match &stack.kad {
+                Some(network) => Some(kad::behaviour(peer_id, network, &stack.kad_mode)?),
+                None => None,
+            }
+            .into(),
         };
         let connections = behaviour.raw.connections.clone();
         let config = swarm::Config::with_tokio_executor().with_max_negotiating_inbound_streams(100_000);
@@ -62,6 +78,10 @@ impl Host {
                 match swarm.select_next_some().await {
                     SwarmEvent::NewListenAddr { address, .. } => {
                         addrs.push(format!("{address}/p2p/{peer_id}"));
+                        // What Kademlia provides with.
+                        if stack.kad.is_some() {
+                            swarm.add_external_address(address);
+                        }
                         break;
                     }
                     SwarmEvent::ListenerClosed { reason, .. } => return Err(format!("{addr}: {reason:?}").into()),
@@ -70,7 +90,8 @@ impl Host {
             }
         }
         let (orders, taken) = mpsc::unbounded_channel();
-        tokio::spawn(run(swarm, taken));
+        let protocol = stack.kad.as_deref().map(kad::protocol).transpose()?;
+        tokio::spawn(run(swarm, taken, protocol));
         Ok(Self { peer_id, addrs, connections, orders })
     }
 
@@ -92,13 +113,24 @@ impl Host {
         Ok(result.await?)
     }
 
+    pub async fn ask(&self, question: Question, wanted: Option<String>) -> Result<Value, Failure> {
+        let (reply, result) = oneshot::channel();
+        self.orders.send(Order::Ask(question, wanted, reply)).map_err(|_| "the host stopped")?;
+        Ok(result.await??)
+    }
+
     pub async fn open(&self, peer: PeerId, protocol: &str) -> Result<Stream, Failure> {
         Ok(self.connections.open(peer, protocol).await?)
     }
 }
 
 /// Ends when the host is dropped, and its connections with it.
-async fn run(mut swarm: Swarm<Behaviour>, mut orders: mpsc::UnboundedReceiver<Order>) {
+async fn run(
+    mut swarm: Swarm<Behaviour>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    kad_protocol: Option<StreamProtocol>,
+) {
+    let mut queries = Queries::default();
     let mut dials: HashMap<ConnectionId, Dialled> = HashMap::new();
     let mut closing: Vec<(PeerId, oneshot::Sender<()>)> = Vec::new();
     loop {
@@ -120,8 +152,22 @@ async fn run(mut swarm: Swarm<Behaviour>, mut orders: mpsc::UnboundedReceiver<Or
                     Ok(()) => closing.push((peer, done)),
                     Err(()) => drop(done.send(())),
                 },
+                Some(Order::Ask(question, wanted, reply)) => match swarm.behaviour_mut().kad.as_mut() {
+                    Some(kad) => queries.begin(kad, question, wanted, reply),
+                    None => drop(reply.send(Err("this peer runs without --kad".to_owned()))),
+                },
             },
             event = swarm.select_next_some() => match event {
+                SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => queries.on_event(event),
+                // Who serves it is asked; rust-libp2p leaves that to its user.
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
+                    let serves = kad_protocol.as_ref().is_some_and(|name| info.protocols.contains(name));
+                    if let (true, Some(kad)) = (serves, swarm.behaviour_mut().kad.as_mut()) {
+                        for addr in info.listen_addrs {
+                            kad.add_address(&peer_id, addr);
+                        }
+                    }
+                }
                 SwarmEvent::ConnectionEstablished { connection_id, .. } => {
                     if let Some(dialled) = dials.remove(&connection_id) {
                         let _ = dialled.send(Ok(()));

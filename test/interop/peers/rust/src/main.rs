@@ -2,6 +2,7 @@
 //! The contract is in ../README.md.
 mod commands;
 mod host;
+mod kad;
 mod protocols;
 mod raw;
 mod stack;
@@ -13,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::{commands::Lab, host::Host, stack::Failure, stack::Stack};
 
-fn flags() -> Result<(Stack, Vec<String>), Failure> {
+fn flags() -> Result<(Stack, Vec<String>, usize), Failure> {
     let mut stack = Stack {
         security: "noise".to_owned(),
         key: "ed25519".to_owned(),
@@ -23,7 +24,10 @@ fn flags() -> Result<(Stack, Vec<String>), Failure> {
         tls_ca: None,
         psk: None,
         signed_record: false,
+        kad: None,
+        kad_mode: "server".to_owned(),
     };
+    let mut nodes = 1;
     let mut listen = Vec::new();
     let mut args = env::args().skip(1);
     while let Some(flag) = args.next() {
@@ -38,6 +42,9 @@ fn flags() -> Result<(Stack, Vec<String>), Failure> {
             "--tls-key" => stack.tls_key = Some(value),
             "--tls-ca" => stack.tls_ca = Some(value),
             "--signed-record" => stack.signed_record = value == "yes",
+            "--kad" => stack.kad = Some(value),
+            "--kad-mode" => stack.kad_mode = value,
+            "--nodes" => nodes = value.parse()?,
             "--psk" => stack.psk = Some(value),
             _ => return Err(format!("no such flag: {flag} {value}").into()),
         }
@@ -45,7 +52,7 @@ fn flags() -> Result<(Stack, Vec<String>), Failure> {
     if listen.is_empty() {
         listen.push("/ip4/127.0.0.1/tcp/0".to_owned());
     }
-    Ok((stack, listen))
+    Ok((stack, listen, nodes))
 }
 
 fn print(answer: &Value) {
@@ -70,10 +77,16 @@ async fn answer(lab: &Lab, request: &Value) -> Value {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let (stack, listen) = flags()?;
-    let host = Host::start(&stack, &listen).await?;
-    print(&json!({ "event": "listening", "peerId": host.peer_id.to_string(), "addrs": host.addrs }));
-    let lab = Arc::new(Lab { host, stack });
+    let (stack, listen, nodes) = flags()?;
+    let mut labs = Vec::new();
+    for _ in 0..nodes {
+        labs.push(Arc::new(Lab { host: Host::start(&stack, &listen).await?, stack: stack.clone() }));
+    }
+    let about = |lab: &Arc<Lab>| json!({ "peerId": lab.host.peer_id.to_string(), "addrs": lab.host.addrs });
+    let mut listening = about(labs.first().ok_or("no node")?);
+    listening["event"] = "listening".into();
+    listening["nodes"] = labs.iter().map(about).collect();
+    print(&listening);
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let request: Value = serde_json::from_str(&line)?;
@@ -81,7 +94,7 @@ async fn main() -> Result<(), Failure> {
             print(&json!({ "id": request["id"], "ok": true }));
             break;
         }
-        let lab = lab.clone();
+        let lab = labs.get(request["node"].as_u64().unwrap_or(0) as usize).ok_or("no such node")?.clone();
         tokio::spawn(async move { print(&answer(&lab, &request).await) });
     }
     // The thread that waits for stdin would keep a runtime from ending.

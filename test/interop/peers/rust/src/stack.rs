@@ -35,6 +35,10 @@ pub struct Stack {
     pub tls_ca: Option<String>,
     pub psk: Option<String>,
     pub signed_record: bool,
+    /// The Kademlia network: `lan`, `amino`, or a prefix of its own.
+    pub kad: Option<String>,
+    /// `server` or `client`.
+    pub kad_mode: String,
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
