@@ -20,6 +20,14 @@ const anyMessage = fc.record(
   { requiredKeys: ['type', 'key', 'closerPeers', 'providerPeers'] },
 )
 
+const withAddrs = (count: number): Uint8Array =>
+  encodeMessage({
+    type: 'FIND_NODE',
+    key: new Uint8Array(34),
+    closerPeers: [{ id: new Uint8Array(34), addrs: Array.from({ length: count }, () => new Uint8Array(8)) }],
+    providerPeers: [],
+  })
+
 it('reads what it wrote', () => {
   fc.assert(
     fc.property(anyMessage, (message) => {
@@ -43,13 +51,6 @@ it('throws a ProtocolError or nothing, whatever comes', () => {
 
 it('refuses types that it does not know and peers with too many addresses', () => {
   expect(() => decodeMessage(Uint8Array.of(0x08, 6))).toThrow(/type 6/)
-  const withAddrs = (count: number): Uint8Array =>
-    encodeMessage({
-      type: 'FIND_NODE',
-      key: new Uint8Array(34),
-      closerPeers: [{ id: new Uint8Array(34), addrs: Array.from({ length: count }, () => new Uint8Array(8)) }],
-      providerPeers: [],
-    })
   expect(decodeMessage(withAddrs(maxAddrsPerPeer)).closerPeers[0]?.addrs.length).toBe(maxAddrsPerPeer)
   expect(() => decodeMessage(withAddrs(maxAddrsPerPeer + 1))).toThrow(ProtocolError)
 })
