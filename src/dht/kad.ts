@@ -3,7 +3,7 @@
  * and its lookups, as client or as server. content.ts says what is looked up, dht.ts puts two networks together.
  */
 import { equals } from '../bytes.ts'
-import { deadline, sleep } from '../deadline.ts'
+import { sleep } from '../deadline.ts'
 import { LimitError, asError } from '../errors.ts'
 import type { Connection, Host, Reachability } from '../host.ts'
 import type { Multiaddr } from '../multiaddr.ts'
@@ -42,8 +42,10 @@ export interface KadTuning {
   lookupTimeoutMs?: number
   /** Between two refreshes of the table. Default 10 min. */
   refreshMs?: number
-  /** Peers with one IP group are limited, false: they are not. Default: limited in the public network. */
+  /** Whether the peers of one IP group are limited. Default: in the public network. */
   diversity?: boolean
+  /** The group of a peer by the address of its connection; undefined: it is not limited. Default by IP network. */
+  groupOf?: (addr: Multiaddr) => string | undefined
 }
 
 export interface KadParts extends KadTuning {
@@ -55,7 +57,7 @@ export interface KadParts extends KadTuning {
   validators: Validators
 }
 
-const defaults = { requestTimeoutMs: 10_000, lookupTimeoutMs: 60_000, refreshMs: 600_000 }
+const defaults = { requestTimeoutMs: 10_000, lookupTimeoutMs: 60_000, refreshMs: 600_000, groupOf }
 
 /** Newcomers that are asked for a sign of life at a time, and that wait for it. */
 const checksAtOnce = 8
@@ -160,7 +162,7 @@ export class Kad {
     await this.providers.flush()
   }
 
-  /** Walks towards `key`. Rejects with signal.reason, or TimeoutError at the lookup's deadline. */
+  /** Walks towards `key`; at its deadline it ends with what it has. Rejects with signal.reason. */
   async lookup({ type, key, onAnswer, onFailure, onEvent, signal, options }: LookupRequest): Promise<LookupOutcome> {
     const { host, table } = this
     const { lookupTimeoutMs: timeoutMs, lookup: tuned } = this.#parts
@@ -173,30 +175,26 @@ export class Kad {
       return { peer, addrs: known.length > 0 ? known : (heard.get(peer.toString()) ?? []) }
     }
     const request: Message = { type, key, closerPeers: [], providerPeers: [] }
-    const bound = deadline({ env: host.env, timeoutMs, what: `a ${type} lookup`, signal })
-    try {
-      const result = await runQuery({
-        lookup,
-        signal: bound.signal,
-        onEvent,
-        now: () => host.env.clock.now(),
-        ask: (peer, until) => this.network.ask(infoOf(peer), request, { signal: until }),
-        onAnswer: (peer, answer) => {
-          this.#answered(peer)
-          const closer = this.readPeers(answer.closerPeers)
-          for (const info of closer) if (!heard.has(info.peer.toString())) heard.set(info.peer.toString(), info.addrs)
-          if (onAnswer?.(peer, answer) === true) lookup.stop()
-          return closer
-        },
-        onFailure: (peer, error) => {
-          this.#failed(peer, error)
-          if (onFailure?.(peer) === true) lookup.stop()
-        },
-      })
-      return { ...result, closest: lookup.closest().map(infoOf) }
-    } finally {
-      bound.done()
-    }
+    const result = await runQuery({
+      lookup,
+      signal,
+      timeoutMs,
+      clock: host.env.clock,
+      onEvent,
+      ask: (peer, until) => this.network.ask(infoOf(peer), request, { signal: until }),
+      onAnswer: (peer, answer) => {
+        this.#answered(peer)
+        const closer = this.readPeers(answer.closerPeers)
+        for (const info of closer) if (!heard.has(info.peer.toString())) heard.set(info.peer.toString(), info.addrs)
+        if (onAnswer?.(peer, answer) === true) lookup.stop()
+        return closer
+      },
+      onFailure: (peer, error) => {
+        this.#failed(peer, error)
+        if (onFailure?.(peer) === true) lookup.stop()
+      },
+    })
+    return { ...result, closest: lookup.closest().map(infoOf) }
   }
 
   get k(): number {
@@ -313,7 +311,7 @@ export class Kad {
     }
     const [connection] = this.host.connections(peer)
     if (connection === undefined || !inScope(connection.remoteAddr, this.scope)) return
-    const group = this.#diverse ? groupOf(connection.remoteAddr) : undefined
+    const group = this.#diverse ? this.#parts.groupOf(connection.remoteAddr) : undefined
     if (this.table.add(peer, group === undefined ? [] : [group], now) !== 'added') return
     // As long as we know hardly anybody, each newcomer may know others.
     if (this.table.size > this.k) return

@@ -57,7 +57,7 @@ interface Path {
 export type LookupEvent =
   | { type: 'query'; peer: PeerId }
   /** Nothing more will be asked. */
-  | { type: 'done'; reason: 'converged' | 'exhausted' | 'stopped' | 'too-many-queries' }
+  | { type: 'done'; reason: 'converged' | 'exhausted' | 'stopped' | 'timeout' | 'too-many-queries' }
 
 export class Lookup {
   readonly target: Key
@@ -120,9 +120,9 @@ export class Lookup {
     if (this.#settle(peer, 'unreachable') !== undefined) this.#advance()
   }
 
-  /** Enough is found. */
-  stop(): void {
-    this.#end('stopped')
+  /** Enough is found, or it takes too long. */
+  stop(reason: 'stopped' | 'timeout' = 'stopped'): void {
+    this.#end(reason)
   }
 
   /** The k closest that answered, the closest first. */

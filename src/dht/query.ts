@@ -1,5 +1,6 @@
 /* Runs a lookup over the network: asks whom the machine names, tells it what came back, reports the path as it goes. */
 import { raceAbort } from '../deadline.ts'
+import type { Clock } from '../env.ts'
 import { asError } from '../errors.ts'
 import { deferred } from '../inbox.ts'
 import type { PeerId } from '../peer/id.ts'
@@ -21,7 +22,9 @@ export interface QueryParts {
   /** Reads an answer: whom it names, that may be asked next. May stop the lookup. */
   onAnswer(peer: PeerId, answer: Message): readonly PeerInfo[]
   onFailure(peer: PeerId, error: Error): void
-  now(): number
+  clock: Clock
+  /** After so long it ends with what it has. */
+  timeoutMs: number
   signal?: AbortSignal | undefined
   onEvent?: ((event: QueryEvent) => void) | undefined
 }
@@ -30,18 +33,18 @@ export type QueryResult = Extract<QueryEvent, { type: 'done' }>
 
 /** Resolves when the lookup is over; rejects with signal.reason. Queries under way are then aborted. */
 export async function runQuery(parts: QueryParts): Promise<QueryResult> {
-  const { lookup, signal, onEvent } = parts
+  const { lookup, signal, onEvent, clock, timeoutMs } = parts
   signal?.throwIfAborted()
   const controller = new AbortController()
   const over = deferred<QueryResult>()
 
   async function ask(peer: PeerId, hops: number): Promise<void> {
-    const since = parts.now()
+    const since = clock.now()
     try {
       const answer = await parts.ask(peer, controller.signal)
       if (controller.signal.aborted) return
       const closer = parts.onAnswer(peer, answer)
-      onEvent?.({ type: 'answer', peer, hops, closer: closer.length, elapsedMs: parts.now() - since })
+      onEvent?.({ type: 'answer', peer, hops, closer: closer.length, elapsedMs: clock.now() - since })
       lookup.answered(
         peer,
         closer.map((info) => info.peer),
@@ -70,12 +73,17 @@ export async function runQuery(parts: QueryParts): Promise<QueryResult> {
     }
   }
 
+  const timer = clock.setTimer(timeoutMs, () => {
+    lookup.stop('timeout')
+    advance()
+  })
   advance()
   try {
     const result = await raceAbort(over.promise, signal)
     onEvent?.(result)
     return result
   } finally {
+    timer.cancel()
     lookup.stop()
     controller.abort(new Error('the lookup is over'))
   }
