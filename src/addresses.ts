@@ -2,8 +2,8 @@
  * The one place that decides what we announce: where we listen, how several peers see us, what other sources know (a
  * router's mapping, relays), or what the user said instead. Wildcard addresses come here expanded: listeners do that.
  */
-import { isGlobal, isLoopback, isPrivate, parseIp } from './ip.ts'
-import { multiaddr, type Multiaddr } from './multiaddr.ts'
+import { isGlobal, isLoopback, isPrivate, isUnspecified, parseIp } from './ip.ts'
+import { multiaddr, type Component, type Multiaddr } from './multiaddr.ts'
 
 export interface AddressesOptions {
   /** Announced in the place of everything that we find out ourselves. */
@@ -18,10 +18,19 @@ const maxBytes = 2 * 1024
 /** How far an address reaches, as far as it tells; names reach everywhere, what has neither IP nor name is `unknown`. */
 export type Reach = 'public' | 'private' | 'loopback' | 'unknown'
 
+const hostOf = (addr: Multiaddr): Component | undefined => addr.components().find(({ name }) => name !== 'ip6zone')
+
+const ipOf = (addr: Multiaddr): Uint8Array | undefined => parseIp(hostOf(addr)?.value ?? '')
+
+/** 0.0.0.0 and :: are where we listen, and no place to dial. */
+function isWildcard(addr: Multiaddr): boolean {
+  const ip = ipOf(addr)
+  return ip !== undefined && isUnspecified(ip)
+}
+
 export function reachOf(addr: Multiaddr): Reach {
-  const first = addr.components().find(({ name }) => name !== 'ip6zone')
-  if (first?.name.startsWith('dns') === true) return 'public'
-  const ip = first === undefined || first.value === undefined ? undefined : parseIp(first.value)
+  if (hostOf(addr)?.name.startsWith('dns') === true) return 'public'
+  const ip = ipOf(addr)
   if (ip === undefined) return 'unknown'
   if (isLoopback(ip)) return 'loopback'
   if (isPrivate(ip)) return 'private'
@@ -59,9 +68,11 @@ export class Addresses {
   readonly #noAnnounce: readonly Multiaddr[]
   #last = ''
 
-  /** Throws TypeError for an address that is none. */
+  /** Throws TypeError for an address that is none, or that nobody can dial. */
   constructor({ announce, noAnnounce = [] }: AddressesOptions = {}) {
     this.#announce = announce?.map((a) => multiaddr(a).withoutPeer())
+    const wild = this.#announce?.find(isWildcard)
+    if (wild !== undefined) throw new TypeError(`announce ${wild}: nobody can dial the wildcard`)
     this.#noAnnounce = noAnnounce.map((a) => multiaddr(a).withoutPeer())
   }
 
@@ -75,7 +86,9 @@ export class Addresses {
   all(): Multiaddr[] {
     const found = this.#announce ?? [...this.#sources].flatMap((source) => source())
     const shown = new Map(found.map((addr) => [addr.toString(), addr]))
-    for (const [text, addr] of shown) if (this.#noAnnounce.some((no) => covers(no, addr))) shown.delete(text)
+    for (const [text, addr] of shown) {
+      if (isWildcard(addr) || this.#noAnnounce.some((no) => covers(no, addr))) shown.delete(text)
+    }
     const addrs = [...shown.values()]
     let bytes = 0
     const fits = (addr: Multiaddr): boolean => (bytes += addr.bytes.length + 8) <= maxBytes

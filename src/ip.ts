@@ -137,7 +137,7 @@ function judge(bytes: Uint8Array, four: readonly Block[], six: readonly Block[])
 
 /** 0.0.0.0 or ::, the wildcard. */
 export function isUnspecified(bytes: Uint8Array): boolean {
-  return bytes.every((byte) => byte === 0)
+  return (mappedIp4(bytes) ?? bytes).every((byte) => byte === 0)
 }
 
 /** 127.0.0.0/8 or ::1. */

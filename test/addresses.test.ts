@@ -32,6 +32,19 @@ describe('what we announce', () => {
   })
 
   it.each([
+    '/ip4/0.0.0.0/tcp/1',
+    '/ip6/::/tcp/1',
+    '/ip6zone/x/ip6/::/tcp/1',
+    '/ip6/::ffff:0.0.0.0/tcp/1',
+    '/ip4/0.0.0.0/ws',
+  ])('is never the wildcard: %s', (wildcard) => {
+    const addresses = new Addresses()
+    addresses.addSource(sourced(wildcard, '/ip4/1.2.3.4/tcp/1'))
+    expect(addresses.all().map(String)).toEqual(['/ip4/1.2.3.4/tcp/1'])
+    expect(() => new Addresses({ announce: [wildcard] })).toThrow('nobody can dial the wildcard')
+  })
+
+  it.each([
     ['/ip4/10.0.0.0/ipcidr/8', ['/ip4/192.168.1.1/tcp/1', '/ip6/fe80::1/tcp/1']],
     ['/ip4/192.168.1.0/ipcidr/30', ['/ip4/10.1.2.3/tcp/1', '/ip6/fe80::1/tcp/1', '/ip4/10.1.2.3/udp/5/quic-v1']],
     ['/ip6/fe80::/ipcidr/10', ['/ip4/10.1.2.3/tcp/1', '/ip4/192.168.1.1/tcp/1', '/ip4/10.1.2.3/udp/5/quic-v1']],

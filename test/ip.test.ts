@@ -80,6 +80,7 @@ describe('what kind of IP address', () => {
   it.each<[string, ...(keyof typeof kinds)[]]>([
     ['0.0.0.0', 'isUnspecified'],
     ['::', 'isUnspecified'],
+    ['::ffff:0.0.0.0', 'isUnspecified'],
     ['127.0.0.1', 'isLoopback'],
     ['127.255.255.255', 'isLoopback'],
     ['::1', 'isLoopback'],

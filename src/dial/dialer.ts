@@ -32,6 +32,7 @@ export function target(to: DialTarget): Target {
   let peer: PeerId | undefined
   for (const addr of addrs) {
     const named = addr.peerId()
+    if (addr.withoutPeer().peerId() !== undefined) throw new TypeError(`${addr} names two peers`)
     if (named !== undefined && peer?.equals(named) === false) {
       throw new TypeError(`one dial is to one peer, not to ${peer} and ${named}`)
     }
@@ -62,6 +63,9 @@ export interface DialerOptions {
 
 /** How a dial fails when a web server, an SSH server or the wrong port answers. */
 const notLibp2p: ReadonlySet<string> = new Set(['oversized', 'truncated', 'bad-negotiation', 'bad-varint', 'bad-utf8'])
+
+/** A name has to be resolved; the wildcard is refused there, though some systems would dial themselves. */
+const needsSearch = /^\/(dns|ip4\/0\.0\.0\.0\/|ip6\/::(ffff:0\.0\.0\.0)?\/)/
 
 const isDirectOutbound = (c: UpgradedConnection): boolean => c.direction === 'outbound' && c.limited === undefined
 
@@ -116,7 +120,7 @@ export class Dialer {
     const id = peer?.toString()
     try {
       const [only] = addrs
-      const plain = addrs.length === 1 && !String(only).startsWith('/dns')
+      const plain = addrs.length === 1 && !needsSearch.test(String(only))
       return plain
         ? await this.#dials.to(String(only), id, bound.signal)
         : await this.#searched({ addrs, peer }, force, bound.signal)

@@ -49,9 +49,10 @@ interface Judged {
 
 const names = (addr: Multiaddr): Set<string> => new Set(addr.components().map(({ name }) => name))
 
+/** A WebSocket's address may do without a port, and has an IP address all the same. */
 function hostIp(addr: Multiaddr): Uint8Array | undefined {
-  const host = hostPort(addr)?.host
-  return host === undefined ? undefined : parseIp(host.replace(/%.*/, ''))
+  const host = addr.components().find(({ name }) => name !== 'ip6zone')
+  return host?.value === undefined || !host.name.startsWith('ip') ? undefined : parseIp(host.value)
 }
 
 function scopeOf(has: Set<string>, ip: Uint8Array | undefined): Scope {
@@ -66,7 +67,7 @@ function judge(addr: Multiaddr): Judged {
   const ip = hostIp(addr)
   const quic = has.has('quic-v1') || has.has('quic') || has.has('webtransport')
   const web = has.has('ws') || has.has('wss')
-  const kind = quic ? 'quic' : has.has('tcp') ? 'tcp' : 'other'
+  const kind = quic ? 'quic' : has.has('tcp') || web ? 'tcp' : 'other'
   const layers = Number(has.has('webtransport')) + Number(web) + Number(web && !has.has('tls') && !has.has('wss'))
   // A low port was more likely chosen by a person than by a NAT.
   const order = [layers, ip?.length === 16 ? 0 : 1, hostPort(addr)?.port ?? 0]
@@ -120,6 +121,7 @@ export function rank(addrs: readonly Multiaddr[], options: RankOptions): { ranke
     const ip = hostIp(addr)
     if (own.has(String(bare))) omit(addr, 'we listen there ourselves')
     else if (ip !== undefined && isUnspecified(ip)) omit(addr, 'the wildcard is the address of nobody')
+    else if (bare.peerId() !== undefined) omit(addr, 'it names two peers')
     else if (!options.canDial(bare)) omit(addr, 'no transport can dial it')
     else wanted.set(text, judge(addr))
   }

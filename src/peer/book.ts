@@ -309,7 +309,10 @@ export class AddressBook {
 
   /** Its text, or undefined when there is no room for it. */
   #enter(known: Known, given: Multiaddr, entry: Omit<KnownAddr, 'addr'>): string | undefined {
-    const addr = given.peerId() === undefined ? given : given.withoutPeer()
+    const named = given.peerId()
+    const addr = named === undefined ? given : given.withoutPeer()
+    // Where another peer is, or two are named, this one is not (go-libp2p pstoremem).
+    if (named?.equals(known.peer) === false || addr.peerId() !== undefined) return undefined
     const text = addr.toString()
     const old = known.addrs.get(text)
     if (old === undefined && addr.bytes.length === 0) return undefined

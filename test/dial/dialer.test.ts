@@ -158,6 +158,13 @@ describe('a dial of several addresses', () => {
     const [p, q] = [generateKey(), generateKey()].map((key) => key.publicKey.peerId)
     await expect(a.dial([`/memory/1/p2p/${p}`, `/memory/1/p2p/${q}`])).rejects.toThrow('one dial is to one peer')
     await expect(a.dial([])).rejects.toBeInstanceOf(TypeError)
+    await expect(a.dial(`/memory/1/p2p/${p}/p2p/${q}`)).rejects.toThrow('names two peers')
+  })
+
+  it.each(['/ip4/0.0.0.0', '/ip6/::', '/ip6/::ffff:0.0.0.0'])('is never to the wildcard %s', async (wildcard) => {
+    const [a, b] = [await started(local), await started(local)]
+    const at = `${wildcard}/tcp/${b.addrs()[0]?.value('tcp')}/p2p/${b.peerId}`
+    expect(await failure(a.dial(at))).toEqual([[at, 'the wildcard is the address of nobody']])
   })
 
   it('takes for the peer what names none', async () => {

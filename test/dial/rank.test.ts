@@ -50,6 +50,7 @@ describe('ranking', () => {
     ['a relay waits for public addresses', [[tcp4, 0], [relay, 500]]], // prettier-ignore
     ['a relay does not wait for private addresses', [['/ip4/10.0.0.1/tcp/1', 0], [relay, 0]]], // prettier-ignore
     ['plain TCP goes before WebSocket', [[tcp4, 0], ['/ip4/1.2.3.4/tcp/443/tls/sni/a.b/ws', 250], ['/ip4/1.2.3.4/tcp/80/ws', 250]]], // prettier-ignore
+    ['a WebSocket without a port is as far as its host', [[tcp4, 0], ['/ip4/1.2.3.4/wss', 250], ['/dns4/a.b/ws', 250]]], // prettier-ignore
     ['WebRTC comes last', [[quic4, 0], [tcp4, 250], ['/ip4/1.2.3.4/udp/4002/webrtc-direct', 1250]]], // prettier-ignore
     ['a low port goes before a high one', [['/ip4/1.2.3.4/tcp/4001', 0], ['/ip4/1.2.3.4/tcp/51234', 250]]], // prettier-ignore
     ['a name that stays one ranks as a public address', [['/dns4/a.b/tcp/443/tls/ws', 0]]],
@@ -69,7 +70,10 @@ describe('ranking', () => {
   })
 
   it('leaves out what cannot be dialled, and says why', () => {
-    const addrs = [tcp4, quic4, '/ip4/0.0.0.0/tcp/1', `/ip4/9.9.9.9/tcp/9/p2p/${peerId}`, tcp4].map((a) => multiaddr(a))
+    const twice = `${tcp4}/p2p/${generateKey().publicKey.peerId}/p2p/${peerId}`
+    const wildcards = ['/ip4/0.0.0.0/tcp/1', '/ip6/::/tcp/1', '/ip6/::ffff:0.0.0.0/tcp/1', '/ip4/0.0.0.0/ws']
+    const own = `/ip4/9.9.9.9/tcp/9/p2p/${peerId}`
+    const addrs = [tcp4, quic4, ...wildcards, own, twice, tcp4].map((a) => multiaddr(a))
     const { ranked, leftOut } = rank(addrs, {
       canDial: (addr) => addr.has('tcp'),
       own: [multiaddr('/ip4/9.9.9.9/tcp/9')],
@@ -77,8 +81,9 @@ describe('ranking', () => {
     expect(ranked.map(({ addr }) => String(addr))).toEqual([tcp4])
     expect(leftOut).toEqual([
       { what: quic4, reason: 'no transport can dial it' },
-      { what: '/ip4/0.0.0.0/tcp/1', reason: 'the wildcard is the address of nobody' },
-      { what: `/ip4/9.9.9.9/tcp/9/p2p/${peerId}`, reason: 'we listen there ourselves' },
+      ...wildcards.map((what) => ({ what, reason: 'the wildcard is the address of nobody' })),
+      { what: own, reason: 'we listen there ourselves' },
+      { what: twice, reason: 'it names two peers' },
     ])
   })
 

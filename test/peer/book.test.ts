@@ -46,6 +46,15 @@ describe('an address book', () => {
     expect(env.clock.waiting).toBe(0)
   })
 
+  it('takes no address that leads to another peer, or to two', async () => {
+    const [other, two] = [tcp(1).withPeer(stranger()), tcp(2).withPeer(stranger()).encapsulate(`/p2p/${peer}`)]
+    const relayed = tcp(3).withPeer(stranger()).encapsulate('/p2p-circuit')
+    book.add(peer, [other, two, relayed.withPeer(peer)], { source: 'dht' })
+    expect(texts()).toEqual([String(relayed)])
+    await book.consume(await sealed(1n, other, two, tcp(4).withPeer(peer)))
+    expect(texts()).toEqual([String(tcp(4))])
+  })
+
   it('never shortens what is known, and replaces what one source said only where told', () => {
     book.add(peer, [tcp(1), tcp(2)], { source: 'identify', ttlMs: hour })
     book.add(peer, [tcp(1)], { source: 'dht', ttlMs: 1000 })
