@@ -116,8 +116,13 @@ export async function* findProviders(
 /** Where a peer is: addresses that we connected to on the way where that was possible, else what others say. */
 export async function findPeer(kad: Kad, peer: PeerId, options: RoutingOptions = {}): Promise<PeerInfo> {
   const connected = (): PeerInfo | undefined => {
-    const [connection] = kad.host.connections(peer)
-    return connection && { peer, addrs: [connection.remoteAddr] }
+    const connections = kad.host.connections(peer)
+    if (connections.length === 0) return undefined
+    // The port that it came from is not where it listens.
+    const dialled = connections.filter(({ direction }) => direction === 'outbound')
+    const addrs = [...dialled.map(({ remoteAddr }) => remoteAddr), ...kad.host.book.addrs(peer).map(({ addr }) => addr)]
+    const unique = new Map(addrs.map((addr) => [addr.toString(), addr]))
+    return { peer, addrs: unique.size > 0 ? [...unique.values()] : connections.map(({ remoteAddr }) => remoteAddr) }
   }
   const already = connected()
   if (already !== undefined) return already

@@ -62,8 +62,9 @@ const defaults = { requestTimeoutMs: 10_000, lookupTimeoutMs: 60_000, refreshMs:
 /** Newcomers that are asked for a sign of life at a time, and that wait for it. */
 const checksAtOnce = 8
 const checksWaiting = 256
-/** Addresses of one peer that we believe an answer. */
+/** Addresses of one peer that we believe an answer, and peers of one list: k closer ones, or enough providers. */
 const addrsPerPeer = 16
+const peersPerAnswer = 200
 
 export interface LookupRequest {
   type: Extract<MessageType, 'FIND_NODE' | 'GET_PROVIDERS' | 'GET_VALUE'>
@@ -118,7 +119,8 @@ export class Kad {
     this.providers = new ProviderStore(records, host.env, namespace, parts.providers)
     this.values = new ValueStore(records, host.env, namespace, validators, parts.values)
     const { table, providers, values } = this
-    const addrsOf = (peer: PeerId): PeerInfo['addrs'] => this.#scoped(this.#known(peer))
+    const addrsOf = (peer: PeerId): PeerInfo['addrs'] =>
+      peer.equals(host.peerId) ? this.ownAddrs() : this.#scoped(this.#known(peer))
     this.#server = new KadServer({ host, scope, k: parts.lookup?.k ?? 20, table, providers, values, addrsOf })
   }
 
@@ -204,7 +206,7 @@ export class Kad {
   /** The peers of an answer that are ours to use: not ourselves, ids that are ids, with addresses of this network. */
   readPeers(list: readonly WirePeer[]): PeerInfo[] {
     const out: PeerInfo[] = []
-    for (const { id, addrs } of list) {
+    for (const { id, addrs } of list.slice(0, peersPerAnswer)) {
       if (equals(id, this.host.peerId.bytes)) continue
       const peer = decodePeer(id)
       if (peer === undefined) continue

@@ -5,7 +5,7 @@ import type { Connection, Host } from '../host.ts'
 import type { Multiaddr } from '../multiaddr.ts'
 import type { PeerId } from '../peer/id.ts'
 import { BufferedStream, prefixed } from '../stream.ts'
-import { decodeMessage, encodeMessage, maxMessageBytes, type Message } from './wire.ts'
+import { decodeMessage, encodeMessage, maxAnswerBytes, type Message } from './wire.ts'
 
 export interface AskOptions {
   signal?: AbortSignal | undefined
@@ -58,7 +58,7 @@ export class KadNetwork {
         if (reason !== undefined) throw reason
         return request
       }
-      const frame = await new BufferedStream(stream).readPrefixed(maxMessageBytes)
+      const frame = await new BufferedStream(stream).readPrefixed(maxAnswerBytes)
       if (frame === null) throw new ProtocolError('truncated', `${to.peer} closed the stream without an answer`)
       stream.closeRead()
       return decodeMessage(frame)

@@ -16,7 +16,8 @@ import {
   decodeMessage,
   encodeMessage,
   maxKeyBytes,
-  maxMessageBytes,
+  maxRequestBytes,
+  smallAnswerBytes,
   type Message,
   type WirePeer,
 } from './wire.ts'
@@ -28,15 +29,19 @@ export interface ServerParts {
   table: RoutingTable
   providers: ProviderStore
   values: ValueStore
+  /** In this network's scope; of ourselves too. */
   addrsOf: (peer: PeerId) => PeerInfo['addrs']
 }
 
 /** A stream without a request for so long is closed (kad-dht.md: a minute). */
 const idleMs = 60_000
-/** Addresses that we keep of a provider and tell of a peer. */
+/** Addresses that we keep of a provider and tell of a peer, and their bytes. */
 const addrsPerPeer = 16
-/** Providers in one answer: with their addresses they fit into the message. */
-const providersPerAnswer = 100
+const addrBytesPerPeer = 512
+const providersPerAnswer = 200
+/** What an answer has for the closer peers, and for all besides its type and key; providers and records get the rest. */
+const closerBytes = 8 * 1024
+const listBytes = smallAnswerBytes - 256
 
 export class KadServer {
   readonly #parts: ServerParts
@@ -54,7 +59,7 @@ export class KadServer {
     try {
       for (;;) {
         idle.set(idleMs, late)
-        const frame = await framed.readPrefixed(maxMessageBytes)
+        const frame = await framed.readPrefixed(maxRequestBytes)
         if (frame === null) break
         const answer = await this.answer(connection.peer, decodeMessage(frame))
         if (answer !== undefined) await stream.write(...prefixed(encodeMessage(answer)))
@@ -78,10 +83,11 @@ export class KadServer {
         return { ...plain, closerPeers: this.#closer(from, key, true) }
       case 'GET_PROVIDERS': {
         const providers = this.#parts.providers.of(key, providersPerAnswer)
+        const closerPeers = this.#closer(from, key, false)
         const providerPeers = providers.map(({ peer, addrs }) =>
           this.#wire(peer, addrs.length > 0 ? addrs : this.#parts.addrsOf(peer)),
         )
-        return { ...plain, closerPeers: this.#closer(from, key, false), providerPeers }
+        return { ...plain, closerPeers, providerPeers: fitting(providerPeers, listBytes - sizeOf(closerPeers)) }
       }
       case 'ADD_PROVIDER':
         this.#addProvider(from, request)
@@ -93,7 +99,8 @@ export class KadServer {
           value: stored.value,
           timeReceived: new Date(stored.receivedAt).toISOString(),
         }
-        return { ...plain, closerPeers: this.#closer(from, key, false), ...(record && { record }) }
+        const closerPeers = fitting(this.#closer(from, key, false), listBytes - (record?.value.length ?? 0))
+        return { ...plain, closerPeers, ...(record && { record }) }
       }
       case 'PUT_VALUE': {
         const { record } = request
@@ -118,15 +125,17 @@ export class KadServer {
 
   #closer(from: PeerId, key: Uint8Array, exact: boolean): WirePeer[] {
     const { table, k, host, addrsOf } = this.#parts
-    const near = table.closest(keyOf(key), k + 1).map(({ peer }) => peer)
-    // Whoever looks for one peer wants its addresses, though it serves no DHT.
+    const near = table
+      .closest(keyOf(key), k + 1)
+      .map(({ peer }) => peer)
+      .filter((peer) => !peer.equals(from) && !peer.equals(host.peerId))
+      .slice(0, k)
+    // kad-dht.md §Discovering non-DHT Servers: who is looked for is told, though it serves no DHT, asks, or is asked:
+    // Kubo takes nobody into its table who does not know itself.
     const asked = exact ? this.#peerOf(key) : undefined
     if (asked !== undefined && !near.some((peer) => peer.equals(asked))) near.unshift(asked)
-    return near
-      .filter((peer) => !peer.equals(from) && !peer.equals(host.peerId))
-      .map((peer) => this.#wire(peer, addrsOf(peer)))
-      .filter(({ addrs }) => addrs.length > 0)
-      .slice(0, k)
+    const told = near.map((peer) => this.#wire(peer, addrsOf(peer))).filter(({ addrs }) => addrs.length > 0)
+    return fitting(told, closerBytes)
   }
 
   #peerOf(key: Uint8Array): PeerId | undefined {
@@ -143,8 +152,35 @@ export class KadServer {
     const connected = this.#parts.host.connections(peer).length > 0
     return {
       id: peer.bytes,
-      addrs: addrs.slice(0, addrsPerPeer).map((addr) => addr.bytes),
+      addrs: fewAddrs(addrs),
       connection: connected ? connectionTypes.connected : connectionTypes.notConnected,
     }
   }
+}
+
+/** The first of a peer's addresses, of which none is so long that the others have no room. */
+function fewAddrs(addrs: PeerInfo['addrs']): Uint8Array[] {
+  let left = addrBytesPerPeer
+  return addrs
+    .filter(({ bytes }) => {
+      if (bytes.length > left) return false
+      left -= bytes.length
+      return true
+    })
+    .slice(0, addrsPerPeer)
+    .map(({ bytes }) => bytes)
+}
+
+/** Their bytes in the message, or a little more. */
+function sizeOf(peers: readonly WirePeer[]): number {
+  return peers.reduce(
+    (total, { id, addrs }) => total + 10 + id.length + addrs.reduce((sum, addr) => sum + 3 + addr.length, 0),
+    0,
+  )
+}
+
+function fitting(peers: readonly WirePeer[], maxBytes: number): WirePeer[] {
+  let left = maxBytes
+  const over = peers.findIndex((peer) => (left -= sizeOf([peer])) < 0)
+  return over < 0 ? [...peers] : peers.slice(0, over)
 }

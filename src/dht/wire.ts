@@ -9,16 +9,24 @@ import { bytes, int32, limited, message, repeated, string } from '../protobuf.ts
 export const aminoId = '/ipfs/kad/1.0.0'
 export const lanId = '/ipfs/lan/kad/1.0.0'
 
-/** Bytes of one message. go-libp2p takes 4 MiB; the longest honest one is 40 peers with their addresses. */
-export const maxMessageBytes = 512 * 1024
+/** Bytes of an answer: go-libp2p fills them up with providers (network.MessageSizeMax). */
+export const maxAnswerBytes = 4 * 1024 * 1024
+/** Bytes of a request: a record, or the one who sends it as a provider. */
+export const maxRequestBytes = 64 * 1024
+/** Bytes of an answer that everybody takes: rust-libp2p's default is the least of all. */
+export const smallAnswerBytes = 16 * 1024
 /** Bytes of a record's value: an IPNS record has at most 10 KiB (ipns-record.md §Record Size Limit). */
 export const maxValueBytes = 16 * 1024
 /** kad-dht.md §Provider Records: a longer key is refused. */
 export const maxKeyBytes = 80
-/** A peer's addresses; go keeps a dozen. */
-export const maxAddrsPerPeer = 64
-/** Peers in one list; an answer holds k closer ones, and providers in the hundreds on popular keys. */
-export const maxPeersPerMessage = 1_024
+/**
+ * Of one peer go-libp2p tells up to 8 KiB, whatever that peer has announced: an answer must not be lost for it, or who
+ * announces much makes honest servers look broken.
+ */
+const maxPeerBytes = 8 * 1024
+export const maxAddrsPerPeer = 1_024
+/** Peers in one list: k closer ones, and on popular keys thousands of providers. */
+export const maxPeersPerMessage = 16_384
 
 export const messageTypes = {
   PUT_VALUE: 0,
@@ -37,7 +45,7 @@ export const connectionTypes = { notConnected: 0, connected: 1, canConnect: 2, c
 
 const PeerMessage = message({
   id: [1, limited(bytes, 128)],
-  addrs: [2, repeated(limited(bytes, 1024), maxAddrsPerPeer)],
+  addrs: [2, repeated(limited(bytes, maxPeerBytes), maxAddrsPerPeer)],
   connection: [3, int32],
 })
 
