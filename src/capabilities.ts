@@ -9,7 +9,7 @@ export type Capabilities = Readonly<Record<string, boolean>>
 const optionalPackages = ['node-datachannel']
 const transports = ['tcp', 'memory', 'websocket', 'quic', 'webtransport', 'webrtc']
 const upgrades = ['/noise', '/tls/1.0.0', '/yamux/1.0.0']
-const backends = ['crypto:native', 'crypto:noble']
+const backends = ['crypto:native', 'crypto:portable', 'crypto:noble']
 
 /** Looks for the package without loading it. */
 function isInstalled(name: string): boolean {

@@ -61,8 +61,8 @@ export interface NodeOptions extends WhereaboutsOptions {
   connectionProtector?: Protector
   /** Default: yamux. */
   muxers?: readonly MuxerFactory[]
-  /** `noble` forces the portable primitives; default: native where there are any. */
-  crypto?: 'native' | 'noble' | Crypto
+  /** Default: native on Node, elsewhere portable: our own, small. `noble`: audited curves and hashes, 14 kB more. */
+  crypto?: 'native' | 'portable' | 'noble' | Crypto
   /** What identify tells others; default `rhiza/<version>`. */
   agent?: string
   /** A dial with its upgrade; default 15 s (go-libp2p). */
@@ -444,9 +444,11 @@ interface NodeParts {
 
 async function chooseCrypto(name: NodeOptions['crypto']): Promise<Crypto | undefined> {
   if (name === undefined || typeof name === 'object') return name
-  const backend = name === 'noble' ? (await import('./crypto/noble.ts')).nobleCrypto : platformCrypto
-  if (backend.name !== name) throw new UnavailableError('unsupported', `there is no ${name} crypto on this platform`)
-  return backend
+  if (name === 'noble') return (await import('./crypto/noble.ts')).nobleCrypto
+  if (name === 'portable') return (await import('./crypto/portable.ts')).portableCrypto
+  if (platformCrypto.name !== name)
+    throw new UnavailableError('unsupported', `there is no ${name} crypto on this platform`)
+  return platformCrypto
 }
 
 /** A node, not started yet: nothing is open. Rejects with TypeError or RangeError on bad options. */
@@ -464,8 +466,8 @@ export async function createNode(options: NodeOptions = {}): Promise<Node> {
   }
   const { trace, env: around = systemEnv() } = merged
   const env = trace === undefined ? around : { ...around, trace }
-  const privateKey = merged.privateKey ?? generateKey()
   const crypto = await chooseCrypto(merged.crypto)
+  const privateKey = merged.privateKey ?? generateKey('Ed25519', crypto)
   return new RhizaNode({
     ...merged,
     env,

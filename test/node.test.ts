@@ -366,6 +366,7 @@ describe('a node', () => {
       '/tls/1.0.0': true,
       '/yamux/1.0.0': true,
       'crypto:native': true,
+      'crypto:portable': false,
       'crypto:noble': false,
       'node-datachannel': false,
     })
@@ -378,11 +379,12 @@ describe('a node', () => {
     })
   })
 
-  it('talks to a node that is forced to the portable primitives', async () => {
+  it.each(['portable', 'noble'] as const)('talks to a node that is forced to the %s primitives', async (crypto) => {
     const options = links.memory()
-    const [a, b] = [await started({ ...options(), crypto: 'noble' }), await started(options())]
+    const [a, b] = [await started({ ...options(), crypto }), await started(options())]
     await serveEcho(b)
-    expect(await echo(a, addrOf(b), 'noble')).toBe('noble')
+    expect(await echo(a, addrOf(b), 'text')).toBe('text')
+    expect(a.capabilities()).toMatchObject({ [`crypto:${crypto}`]: true, 'crypto:native': false })
   })
 
   it('carries large data in both directions at once', async () => {

@@ -1,6 +1,7 @@
 /*
- * The list of primitives that the protocols need. Two backends implement it: native.ts (node:crypto) and noble.ts
- * (portable). `#crypto` picks one when the code is built or loaded; both must agree byte for byte.
+ * The list of primitives that the protocols need. Three backends implement it: native.ts (node:crypto), portable.ts
+ * (ours, for browsers) and noble.ts (audited). `#crypto` picks one of the first two when the code is built or loaded;
+ * all must agree byte for byte.
  * Synchronous, except for identity signatures: those are slow enough to leave the thread.
  * Arguments are read during the call and not kept, unless it says so; results are fresh memory.
  */
@@ -82,7 +83,7 @@ export interface Signer {
 }
 
 export interface Crypto {
-  readonly name: 'native' | 'noble'
+  readonly name: 'native' | 'portable' | 'noble'
   /** 32 bytes of SHA-256 over the concatenation. */
   sha256(...chunks: Uint8Array[]): Uint8Array
   sha256Hasher(): Hasher

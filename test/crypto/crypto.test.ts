@@ -5,11 +5,12 @@ import { ChaCha20Poly1305, poly1305 } from '../../src/crypto/chacha20poly1305.ts
 import type { Aead, Crypto } from '../../src/crypto/crypto.ts'
 import { nativeCrypto } from '../../src/crypto/native.ts'
 import { nobleCrypto } from '../../src/crypto/noble.ts'
+import { portableCrypto } from '../../src/crypto/portable.ts'
 import { ProtocolError } from '../../src/errors.ts'
 import { sharedJson, specCases } from '../vectors.ts'
 import { plainPoly1305, plainSeal } from './plain-chacha.ts'
 
-const backends: Crypto[] = [nativeCrypto, nobleCrypto]
+const backends: Crypto[] = [nativeCrypto, portableCrypto, nobleCrypto]
 
 function seal(aead: Aead, nonce: Uint8Array, ad: Uint8Array, ...chunks: Uint8Array[]): Uint8Array {
   const total = chunks.reduce((n, chunk) => n + chunk.length, 0)
@@ -202,8 +203,8 @@ describe.each(backends)('$name', (crypto) => {
   it.skipIf(dhs === undefined)('passes Wycheproof X25519, refusing every all-zero secret', () => {
     for (const group of dhs ?? []) {
       for (const test of group.tests) {
-        // Four fifths of them are alike, and noble takes milliseconds for each.
-        if (crypto.name === 'noble' && test.flags.includes('EdgeCaseMultiplication') && test.tcId % 8 !== 0) continue
+        // Four fifths of them are alike, and BigInts take milliseconds for each.
+        if (crypto.name !== 'native' && test.flags.includes('EdgeCaseMultiplication') && test.tcId % 8 !== 0) continue
         const pair = crypto.x25519From(fromHex(test.private))
         if (/^0+$/.test(test.shared)) expect(() => pair.dh(fromHex(test.public))).toThrow(ProtocolError)
         else expect([test.tcId, toHex(pair.dh(fromHex(test.public)))]).toEqual([test.tcId, test.shared])
@@ -325,22 +326,30 @@ it('seals a record that outgrows the kept scratch as the platform does', () => {
   expect(Buffer.compare(seal(a, nonce, empty, text), seal(b, nonce, empty, text))).toBe(0)
 })
 
-it('agrees across backends on X25519, Ed25519, HMAC and HKDF', async () => {
+it('agrees across backends on X25519, Ed25519, SHA-2, HMAC and HKDF', async () => {
   await fc.assert(
     fc.asyncProperty(bytesOf(32), bytesOf(32), fc.uint8Array({ maxLength: 200 }), async (x, y, message) => {
-      const [p, q] = backends.map((crypto) => crypto.x25519From(x)) as [
-        ReturnType<Crypto['x25519From']>,
-        ReturnType<Crypto['x25519From']>,
-      ]
       const other = nativeCrypto.x25519From(y).publicKey
-      expect(p.publicKey).toEqual(q.publicKey)
-      expect(p.dh(other)).toEqual(q.dh(other))
-      const [signed, alike] = await Promise.all(backends.map((crypto) => crypto.ed25519From(x).sign(message)))
-      expect(signed).toEqual(alike)
-      expect(nativeCrypto.hmacSha256(message, x, y)).toEqual(nobleCrypto.hmacSha256(message, x, y))
-      expect(nativeCrypto.hkdfSha256(x, message, y, 96)).toEqual(nobleCrypto.hkdfSha256(x, message, y, 96))
+      const results = async (crypto: Crypto): Promise<string[]> => {
+        const pair = crypto.x25519From(x)
+        const key = crypto.ed25519From(x)
+        const signed = await key.sign(message)
+        expect(await crypto.ed25519Verify(key.publicKey, message, signed)).toBe(true)
+        return [
+          pair.publicKey,
+          pair.dh(other),
+          key.publicKey,
+          signed,
+          crypto.sha256(message),
+          crypto.sha512(x, message),
+          crypto.hmacSha256(message, x, y),
+          crypto.hkdfSha256(x, message, y, 96),
+        ].map(toHex)
+      }
+      const [native, ...others] = await Promise.all(backends.map(results))
+      for (const result of others) expect(result).toEqual(native)
     }),
-    { numRuns: 12 },
+    { numRuns: 20 },
   )
 })
 
@@ -365,7 +374,79 @@ it('agrees across backends on Ed25519 keys of small order', async () => {
       const verdicts = await Promise.all(
         backends.map((crypto) => crypto.ed25519Verify(key, Uint8Array.of(i), signature)),
       )
-      expect(verdicts).toEqual([false, false])
+      expect(verdicts).toEqual(backends.map(() => false))
+    }
+  }
+})
+
+it('hashes messages of every length around the blocks, in any pieces, as the platform does', () => {
+  const data = Uint8Array.from({ length: 300 }, (_, i) => (i * 37) ^ (i >> 3))
+  for (const crypto of backends.slice(1)) {
+    for (let size = 0; size <= data.length; size++) {
+      // Not at the start of its memory.
+      const text = data.subarray(data.length - size)
+      expect(toHex(crypto.sha256(text))).toBe(toHex(nativeCrypto.sha256(text)))
+      expect(toHex(crypto.sha512(text))).toBe(toHex(nativeCrypto.sha512(text)))
+    }
+  }
+  fc.assert(
+    fc.property(fc.array(fc.uint8Array({ maxLength: 200 }), { maxLength: 6 }), (chunks) => {
+      for (const crypto of backends.slice(1)) {
+        const hasher = crypto.sha256Hasher()
+        for (const chunk of chunks) hasher.update(chunk)
+        expect(toHex(hasher.digest())).toBe(toHex(nativeCrypto.sha256(concat(chunks))))
+        expect(toHex(crypto.sha512(...chunks))).toBe(toHex(nativeCrypto.sha512(...chunks)))
+      }
+    }),
+  )
+})
+
+function littleEndian(value: bigint): Uint8Array {
+  return fromHex(value.toString(16).padStart(64, '0')).toReversed()
+}
+
+it('multiplies u-coordinates at every edge as the platform does', () => {
+  const p = 2n ** 255n - 19n
+  // Beside those of small order: below p, above it, and with the bit that does not count.
+  const edges = [2n, 9n, p - 2n, p + 2n, p + 18n, 2n ** 256n - 1n, 2n ** 255n + 9n].map(littleEndian)
+  for (const scalar of [0, 1, 0x7f, 0x80, 0xff]) {
+    const key = new Uint8Array(32).fill(scalar)
+    const [native, portable] = [nativeCrypto, portableCrypto].map((crypto) => crypto.x25519From(key))
+    expect(portable?.publicKey).toEqual(native?.publicKey)
+    for (const u of edges) expect(portable?.dh(u)).toEqual(native?.dh(u))
+  }
+})
+
+it('refuses signatures and keys that are written in another way than the one there is', async () => {
+  const key = portableCrypto.ed25519From(new Uint8Array(32).fill(5))
+  const message = fromUtf8('text')
+  const signature = await key.sign(message)
+  const order = 2n ** 252n + 27742317777372353535851937790883648493n
+  const s = BigInt(`0x${toHex(signature.slice(32).toReversed())}`) + order
+  // The neutral element's y, plus p; and its x of 0 with the sign of a negative one.
+  const keys = [`ee${'ff'.repeat(30)}7f`, `01${'00'.repeat(30)}80`, `02${'00'.repeat(31)}`].map(fromHex)
+  for (const crypto of backends) {
+    expect(await crypto.ed25519Verify(key.publicKey, message, signature)).toBe(true)
+    expect(await crypto.ed25519Verify(key.publicKey, message, concat([signature.slice(0, 32), littleEndian(s)]))).toBe(
+      false,
+    )
+    for (const bad of keys) expect(await crypto.ed25519Verify(bad, message, signature)).toBe(false)
+  }
+})
+
+it('verifies no signature with one bit changed, and no message or key', async () => {
+  const key = portableCrypto.ed25519From(new Uint8Array(32).fill(9))
+  const parts = [key.publicKey, fromUtf8('a message'), await key.sign(fromUtf8('a message'))] as const
+  for (const [which, part] of parts.entries()) {
+    for (let bit = 0; bit < 8 * part.length; bit += which === 1 ? 1 : 5) {
+      const [publicKey, message, signature] = parts.map((whole) => whole.slice()) as [
+        Uint8Array,
+        Uint8Array,
+        Uint8Array,
+      ]
+      const changed = [publicKey, message, signature][which] as Uint8Array
+      changed[bit >> 3] = (changed[bit >> 3] as number) ^ (1 << (bit & 7))
+      expect(await portableCrypto.ed25519Verify(publicKey, message, signature)).toBe(false)
     }
   }
 })
