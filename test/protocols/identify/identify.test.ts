@@ -164,6 +164,29 @@ describe('identify push', () => {
     expect(pushes()).toBe(3)
   })
 
+  it('that says only what has changed leaves the rest as it was', async () => {
+    const { a, b } = await pair()
+    const said = async (message: Parameters<typeof Identify.encode>[0]): Promise<void> => {
+      const stream = await b.newStream(a.peerId, identifyPushId)
+      await stream.write(...prefixed(Identify.encode(message)))
+      await stream.closeWrite()
+      while ((await stream.read()) !== null);
+    }
+    const connection = a.connections()[0]
+    const [before, addrs] = [protocols(a), certified(a, b)]
+    await said({ agentVersion: 'another/1' })
+    expect(connection?.agent).toBe('another/1')
+    expect(protocols(a)).toEqual(before)
+    expect(certified(a, b)).toEqual(addrs)
+    await said({ protocols: ['/only/1'] })
+    expect(protocols(a)).toEqual(['/only/1'])
+    expect(connection?.agent).toBe('another/1')
+    expect(certified(a, b)).toEqual(addrs)
+    await said({})
+    expect(protocols(a)).toEqual(['/only/1'])
+    expect(a.book.record(b.peerId)).toBeDefined()
+  })
+
   it('leaves no timer behind when the node stops', async () => {
     const { a, b, clock } = await pair()
     a.handle('/one', () => {})
