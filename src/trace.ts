@@ -53,6 +53,15 @@ export const traceEvents = {
   'dht.refresh-failed': 'a refresh of the routing table failed',
   'dht.store-failed': 'a record could not be stored',
   'ipns.republish-failed': 'names could not be published again: error',
+  'discovery.found': 'a peer was found: source, peer, addrs',
+  'discovery.failed': 'a way to find peers broke off and is started again: source, error',
+  'discovery.listener-threw': 'a listener of an event of discovery threw: event, error',
+  'discovery.dial-failed': 'a peer that was found did not answer: peer, error',
+  'discovery.bootstrap-failed': 'a bootstrap peer did not answer: to, waitMs, error',
+  'discovery.walk-failed': 'a random walk found nobody: error',
+  'mdns.socket-failed': 'a socket of multicast DNS failed: family, error',
+  'mdns.join-failed': 'an interface can not multicast: interface, error',
+  'mdns.send-failed': 'a packet of multicast DNS could not be sent: interface, error',
 } as const
 
 export type TraceEvent = keyof typeof traceEvents

@@ -10,13 +10,13 @@ const { dependencies } = JSON.parse(readFileSync(join(root, '../package.json'), 
 
 /** Wire codecs and machines: no promise, no platform, no clock of their own. */
 const pure =
-  /\/(wire|frame|decoder|flow|keepalive|symmetric|handshake|payload|observed|wantlist|ledger|session|session-peer|negotiate|semver)\.ts$|^mux\/yamux\/(?!yamux\.ts)|^security\/noise\/records\.ts$|^dht\/(key|wire|table|lookup)\.ts$|^dial\/(rank|backoff|dns-message)\.ts$/
+  /\/(wire|frame|decoder|flow|keepalive|symmetric|handshake|payload|observed|wantlist|ledger|session|session-peer|negotiate|semver)\.ts$|^mux\/yamux\/(?!yamux\.ts)|^security\/noise\/records\.ts$|^dht\/(key|wire|table|lookup)\.ts$|^dial\/(rank|backoff|dns-message)\.ts$|^dns\.ts$/
 const impure =
   /\b(async|await|Promise|setTimeout|setInterval|setImmediate|queueMicrotask)\b|\bDate\.now|\bMath\.random|\bperformance\./
 
 /** The only files that may import node: modules. Portable files reach them through package.json `imports` alone. */
 const nodeOnly =
-  /^(cli\/|crypto\/native\.ts|transport\/(tcp|system|default-node|websocket\/node-.*)\.ts|store\/(disk-blocks|sqlite-records|durable|lanes|repo)\.ts|peer\/identity\.ts|unixfs\/export-disk\.ts|stream-node\.ts|dial\/(system-dns|default-node)\.ts|socket-wire\.ts|security\/(default-node|tls\/(alerts|credentials|duplex|tls))\.ts)/
+  /^(cli\/|crypto\/native\.ts|transport\/(tcp|system|default-node|websocket\/node-.*)\.ts|store\/(disk-blocks|sqlite-records|durable|lanes|repo)\.ts|peer\/identity\.ts|unixfs\/export-disk\.ts|stream-node\.ts|discovery\/mdns\/mdns\.ts|dial\/(system-dns|default-node)\.ts|socket-wire\.ts|security\/(default-node|tls\/(alerts|credentials|duplex|tls))\.ts)/
 
 /** Ground floor, then parts and machines, then adapters, then what wires them together. */
 function layer(file: string): 0 | 1 | 2 | 3 {
