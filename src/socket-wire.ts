@@ -84,6 +84,8 @@ export class SocketWire implements Wire {
     socket.on('drain', this.#onDrain)
     socket.on('end', this.#onEnd)
     socket.on('data', this.#onData)
+    // A TLSSocket reads before anybody listens.
+    if (socket.readableEnded) queueMicrotask(this.#onEnd)
     if (!this.#paused) socket.resume()
   }
 

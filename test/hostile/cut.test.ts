@@ -42,29 +42,45 @@ async function watched(
 interface Passed {
   up: number
   down: number
+  /** Where each piece ended. */
+  ends: Record<Way, number[]>
 }
 
-type Way = keyof Passed
+type Way = 'up' | 'down'
+
+const none = (): Passed => ({ up: 0, down: 0, ends: { up: [], down: [] } })
+
+/** What each run says differs by a few frames: where fewer bytes come, the reset comes when this many ms were silent. */
+const silentMs = 100
 
 /** Forwards to `port`; resets both sides when `at` bytes have passed `way`. */
 async function cutter(port: number): Promise<{ port: number; set: (way: Way, at: number) => Passed }> {
-  let rule: { way: Way; at: number; passed: Passed } = { way: 'up', at: Infinity, passed: { up: 0, down: 0 } }
+  let rule: { way: Way; at: number; passed: Passed } = { way: 'up', at: Infinity, passed: none() }
   const own = await hostileListener((socket) => {
     const { way, at, passed } = rule
     const upstream = net.connect({ port, host: '127.0.0.1', noDelay: true })
+    let silent: NodeJS.Timeout | undefined
     const cut = (): void => {
+      clearTimeout(silent)
       socket.resetAndDestroy()
       upstream.resetAndDestroy()
     }
     upstream.on('error', () => socket.resetAndDestroy())
     socket.on('error', () => upstream.resetAndDestroy())
-    socket.on('close', () => upstream.destroy())
+    socket.on('close', () => {
+      clearTimeout(silent)
+      upstream.destroy()
+    })
     upstream.on('close', () => socket.destroy())
     const forward = (from: net.Socket, to: net.Socket, direction: Way): void => {
+      from.on('end', () => to.end())
       from.on('data', (chunk: Buffer) => {
+        clearTimeout(silent)
+        if (at !== Infinity) silent = setTimeout(cut, silentMs)
         const left = direction === way ? at - passed[direction] : Infinity
         const part = chunk.subarray(0, left)
         passed[direction] += part.length
+        passed.ends[direction].push(passed[direction])
         // What passed has arrived before the reset follows.
         if (part.length > 0) to.write(part, () => void (part.length === left && setImmediate(cut)))
         else cut()
@@ -78,19 +94,24 @@ async function cutter(port: number): Promise<{ port: number; set: (way: Way, at:
   })
   return {
     port: own,
-    set: (way, at) => (rule = { way, at, passed: { up: 0, down: 0 } }).passed,
+    set: (way, at) => (rule = { way, at, passed: none() }).passed,
   }
 }
 
-const kinds: [string, (privateKey: PrivateKey, env: Env) => SecurityProtocol, step: number][] = [
-  ['noise', (privateKey, env) => createNoise({ privateKey, env }), 1],
-  ['tls', (privateKey, env) => createTls({ privateKey, env }), 1],
+/** Bytes around the end of a message at which every position is tried; between them only each so many. */
+const near = 3
+const step = process.env['RHIZA_CUT_ALL'] === undefined ? 17 : 1
+
+const kinds: [string, (privateKey: PrivateKey, env: Env) => SecurityProtocol][] = [
+  ['noise', (privateKey, env) => createNoise({ privateKey, env })],
+  ['tls', (privateKey, env) => createTls({ privateKey, env })],
 ]
 
-/** A TLS listener may hear of a reset in the last step of the handshake only by its deadline of 10 s. */
-const typed = new Set(['reset', 'closed', 'truncated', 'unreachable', 'bad-handshake', 'timeout'])
+const typed = new Set(['reset', 'closed', 'truncated', 'unreachable', 'bad-handshake'])
+/** Far below every deadline: a reset is heard of when it comes. */
+const prompt = { timeout: 4_000, interval: 1 }
 
-it.each(kinds)('%s: one typed error at each end, wherever it is cut', async (_name, make, step) => {
+it.each(kinds)('%s: one typed error at each end, wherever it is cut', async (_name, make) => {
   const listener = await watched(make, ['/ip4/127.0.0.1/tcp/0'])
   const port = Number(multiaddr(String(listener.node.addrs()[0])).value('tcp'))
   const dialer = await watched(make, [])
@@ -101,7 +122,7 @@ it.each(kinds)('%s: one typed error at each end, wherever it is cut', async (_na
   const whole = set('up', Infinity)
   await dialer.node.dial(addr)
   await expect.poll(() => listener.node.connections().length, patience).toBe(1)
-  const { up, down } = { ...whole }
+  const { up, down, ends } = structuredClone(whole)
   expect(Math.min(up, down)).toBeGreaterThan(150)
   await dialer.node.hangUp(listener.node.peerId)
   await expect.poll(() => listener.node.connections().length, patience).toBe(0)
@@ -111,7 +132,9 @@ it.each(kinds)('%s: one typed error at each end, wherever it is cut', async (_na
     ['up', up],
     ['down', down],
   ] as const) {
-    for (let at = 0; at < bytes; at += step) {
+    for (let at = 0; at < bytes; at++) {
+      const isNear = at <= near || ends[way].some((end) => Math.abs(end - at) <= near)
+      if (!isNear && at % step !== 0) continue
       dialer.ends.length = listener.ends.length = 0
       set(way, at)
       const outcome = await dialer.node.dial(addr).then(
@@ -124,15 +147,15 @@ it.each(kinds)('%s: one typed error at each end, wherever it is cut', async (_na
       const where = `${way} ${at}`
       expect([where, errorCode(outcome) ?? String(outcome)]).toEqual([where, expect.toBeOneOf([...typed])])
       // The listener knows of each connection, and of its end, once. One that never sent a byte was taken in all the same.
-      await expect.poll(() => listener.ends.length, patience).toBe(1)
+      await expect.poll(() => listener.ends.length, prompt).toBe(1)
       expect(dialer.ends.map(({ what }) => what)).toHaveLength(1)
       const odd = [...dialer.ends, ...listener.ends].filter(({ code }) => !typed.has(code ?? ''))
       expect(odd.map(({ what, code, error }) => `${where}: ${what} ${code} ${String(error)}`)).toEqual([])
       expect(dialer.node.connections()).toEqual([])
-      await expect.poll(() => listener.node.connections().length, patience).toBe(0)
+      expect(listener.node.connections()).toEqual([])
     }
   }
   // Most of what is cut is cut before the handshake is done.
-  expect(failures.up).toBeGreaterThan(50)
-  expect(failures.down).toBeGreaterThan(100)
+  expect(failures.up).toBeGreaterThan(8)
+  expect(failures.down).toBeGreaterThan(20)
 })

@@ -124,6 +124,18 @@ describe('a socket wire', () => {
     expect(ra.ends[0]).toBeInstanceOf(ClosedError)
   })
 
+  it('tells a sink that starts too late of an end that was read before', async () => {
+    const [a, b] = await sockets()
+    const wire = new SocketWire(a)
+    b.end()
+    // As a TLSSocket does for its handshake.
+    a.read(0)
+    await until(() => a.readableEnded)
+    const ra = record(wire)
+    await until(() => ra.ends.length === 1)
+    expect(ra.ends).toEqual([undefined])
+  })
+
   it('a closeWrite that never gets through rejects when the peer resets', async () => {
     const [a, b] = await sockets()
     const wire = new SocketWire(a)

@@ -224,6 +224,9 @@ class Tls implements SecurityProtocol {
     })
     const ended = (): Error => explain(socket.errored ?? new Error('the stream ended within the handshake'))
     socket.on('close', () => established.reject(ended()))
+    // Our flight may be what meets the reset; it keeps that to itself, and the read after it finds no more than an end,
+    // which does not close a socket that may be half open.
+    socket.on('end', () => established.reject(ended()))
     await until(established.promise)
     // Asked once: the second certificate is missing from every later answer (and only here is it told at all).
     const certificate = socket.getPeerX509Certificate()
@@ -236,7 +239,7 @@ class Tls implements SecurityProtocol {
     // A peer without ALPN negotiates the muxer over the wire, like one that chose "libp2p".
     const muxer = alpn === false || alpn === null || alpn === 'libp2p' ? undefined : alpn
     if (muxer !== undefined && !muxers.includes(muxer)) throw noMuxer(`the peer chose ${muxer.slice(0, 100)}`)
-    if (socket.destroyed) throw ended()
+    if (socket.destroyed || socket.readableEnded) throw ended()
     verified = true
     return { wire, remotePeer: remoteKey.peerId, remoteKey, muxer }
   }

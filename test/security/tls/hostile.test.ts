@@ -189,6 +189,11 @@ describe('a TLS peer', () => {
     expect([code, error?.message]).toEqual(['bad-negotiation', 'no common muxer: the server has none that we offer'])
   })
 
+  it('that ends within the handshake is heard of at once', async () => {
+    expect((await against('responder', (socket) => void socket.end())).code).toBe('reset')
+    expect((await against('initiator', (socket) => void socket.end())).code).toBe('reset')
+  })
+
   it('that answers with something else than TLS is refused', async () => {
     const { code, error } = await against(
       'initiator',
