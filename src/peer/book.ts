@@ -99,6 +99,8 @@ export class AddressBook {
   #idleAddrs = 0
   #idleBytes = 0
   #own: Known
+  /** All that our record holds: it may have more addresses than are kept of a peer. */
+  #sealed: ReadonlySet<string> | undefined
   #sealing: Promise<unknown> = Promise.resolve()
 
   constructor(key: PrivateKey, options: AddressBookOptions) {
@@ -246,8 +248,9 @@ export class AddressBook {
 
   async #seal(addrs: readonly Multiaddr[]): Promise<Uint8Array> {
     const texts = new Set(addrs.map(String))
-    const { record, addrs: last } = this.#own
-    if (record !== undefined && texts.size === last.size && addrs.every((a) => last.has(String(a))))
+    const { record } = this.#own
+    const last = this.#sealed ?? new Set(this.#own.addrs.keys())
+    if (record !== undefined && texts.size === last.size && [...texts].every((text) => last.has(text)))
       return record.sealed
     const wall = BigInt(Math.floor(this.#now())) * 1_000_000n
     const seq = record === undefined || wall > record.seq ? wall : record.seq + 1n
@@ -257,6 +260,7 @@ export class AddressBook {
       record: { sealed, seq },
       met: true,
     })
+    this.#sealed = texts
     await this.onChange?.(this.self)
     return sealed
   }

@@ -145,6 +145,14 @@ describe('our own record', () => {
     expect(texts(book.self)).toEqual([String(tcp(1))])
   })
 
+  it('is signed once for more addresses than are kept of a peer', async () => {
+    const many = Array.from({ length: 100 }, (_, i) => tcp(i))
+    const first = await book.seal(many)
+    expect((await openPeerRecord(first)).addrs).toHaveLength(100)
+    expect(await book.seal(many.toReversed())).toBe(first)
+    expect(await book.seal(many.slice(1))).not.toBe(first)
+  })
+
   it('is changed by nobody else', async () => {
     const mine = await book.seal([tcp(1)])
     book.add(book.self, [tcp(2)], { source: 'dht' })
