@@ -46,6 +46,8 @@ function withRest(stream: Stream, { rest }: Selected): Stream {
 /**
  * Secures and multiplexes a raw connection, checks who is at the other end of a muxed one. Rejects with ProtocolError,
  * UnavailableError, TimeoutError or signal.reason; the connection is then reset.
+ * An initiator proposes nothing but the first security protocol where that one is `eager`: UnavailableError
+ * `no-protocol` with it as the only one `tried` says that the others may do, on a new connection.
  */
 export async function upgrade(
   carrier: TransportConnection,
@@ -69,12 +71,10 @@ export async function upgrade(
   }
   const upgraded = guard(carrier.stream, { env, timeoutMs, what: 'securing the connection', signal }, async () => {
     const stream = protector?.protect(carrier.stream) ?? carrier.stream
-    const [only, ...others] = security.map((s) => s.id)
-    // A peer that knows another protocol only would take the first message for a proposal: where there is no other to
-    // fall back to, nothing is lost by that.
-    const eager = role === 'initiator' && only !== undefined && others.length === 0 && security[0]?.eager === true
+    const [first] = security
+    const eager = role === 'initiator' && first?.eager === true
     const agreed: Selected = eager
-      ? { protocol: only, rest: undefined }
+      ? { protocol: first.id, rest: undefined }
       : await choose(
           stream,
           role,

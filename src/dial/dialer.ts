@@ -6,12 +6,12 @@ import type { UpgradedConnection } from '../connection/connection.ts'
 import type { Connections } from '../connection/connections.ts'
 import { deadline } from '../deadline.ts'
 import { Dials } from './dials.ts'
-import { ClosedError, ProtocolError, TimeoutError, UnavailableError, asError } from '../errors.ts'
+import { ClosedError, ProtocolError, TimeoutError, UnavailableError, asError, type Attempt } from '../errors.ts'
 import { cleanClose } from '../inbox.ts'
 import { Multiaddr, multiaddr } from '../multiaddr.ts'
 import { PeerId } from '../peer/id.ts'
-import { transportNames, type Transport } from '../transport/transport.ts'
-import { upgrade, type Upgrade } from '../connection/upgrade.ts'
+import { transportNames, type Transport, type TransportConnection } from '../transport/transport.ts'
+import { upgrade, type Upgrade, type Upgraded } from '../connection/upgrade.ts'
 import type { DialTarget } from '../host.ts'
 import type { Resolver } from './resolve.ts'
 import type { FindAddresses, Search } from './search.ts'
@@ -66,6 +66,8 @@ const notLibp2p: ReadonlySet<string> = new Set(['oversized', 'truncated', 'bad-n
 
 /** A name has to be resolved; the wildcard is refused there, though some systems would dial themselves. */
 const needsSearch = /^\/(dns|ip4\/0\.0\.0\.0\/|ip6\/::(ffff:0\.0\.0\.0)?\/)/
+
+const noSecurity = 'the peer speaks none of our security protocols'
 
 const isDirectOutbound = (c: UpgradedConnection): boolean => c.direction === 'outbound' && c.limited === undefined
 
@@ -187,20 +189,46 @@ export class Dialer {
     }
     const refusal = this.#connections.refusal()
     if (refusal !== undefined) throw refusal
-    const carrier = await transport.dial(bare, { signal })
-    const options = { ...this.#upgrade, signal, expectedPeer: addr.peerId() }
-    const upgraded = await upgrade(carrier, 'initiator', options).catch((error: unknown) => {
+    const expectedPeer = addr.peerId()
+    const secured = await this.#secured(transport, bare, expectedPeer, signal).catch((error: unknown) => {
       if (!(error instanceof ProtocolError) || !notLibp2p.has(error.code)) throw error
       const message = `what listens at ${addr} does not speak libp2p: ${error.message}`
       throw new ProtocolError(error.code, message, { cause: error })
     })
+    const { carrier, upgraded } = secured
     // Two addresses of the peer may answer in one moment: the later one goes.
-    const sooner = options.expectedPeer && this.#connections.of(upgraded.peer).find(isDirectOutbound)
+    const sooner = expectedPeer && this.#connections.of(upgraded.peer).find(isDirectOutbound)
     if (sooner === undefined && !signal.aborted) {
       return this.#connections.add(upgraded, carrier, 'outbound', transport.name)
     }
     upgraded.muxer.abort(0x1004)
     if (sooner !== undefined) return sooner
     throw asError(signal.reason)
+  }
+
+  /**
+   * The best security protocol is proposed together with its first message, which saves nearly everybody a round trip.
+   * Whoever does not know it took that message for another proposal: it is dialled again, without it.
+   */
+  async #secured(
+    transport: Transport,
+    bare: Multiaddr,
+    expectedPeer: PeerId | undefined,
+    signal: AbortSignal,
+  ): Promise<{ carrier: TransportConnection; upgraded: Upgraded }> {
+    const refused: Attempt[] = []
+    for (let { security } = this.#upgrade; ;) {
+      const carrier = await transport.dial(bare, { signal })
+      try {
+        const upgraded = await upgrade(carrier, 'initiator', { ...this.#upgrade, security, signal, expectedPeer })
+        return { carrier, upgraded }
+      } catch (error) {
+        const known = error instanceof UnavailableError && error.tried[0]?.what === security[0]?.id
+        if (!known) throw error
+        refused.push(...error.tried)
+        security = security.slice(error.tried.length)
+        if (security.length === 0) throw new UnavailableError('no-protocol', noSecurity, refused)
+      }
+    }
   }
 }

@@ -1,8 +1,8 @@
-/* The one security protocol is proposed together with its first message: what that saves, and what it does to others. */
+/* The best security protocol is proposed together with its first message: what that saves, and what it does to others. */
 import { afterEach, describe, expect, it } from 'vitest'
 import { createNode, type Node } from '../../src/node.ts'
 import { settle, systemEnv, FakeClock, type Env } from '../../src/env.ts'
-import { errorCode } from '../../src/errors.ts'
+import { UnavailableError, errorCode } from '../../src/errors.ts'
 import { generateKey } from '../../src/peer/keys.ts'
 import { createNoise } from '../../src/security/noise/noise.ts'
 import type { SecurityProtocol } from '../../src/security/security.ts'
@@ -65,9 +65,26 @@ describe('a security protocol that is proposed with its first message', () => {
     expect(await ways((noise) => [as(noise, '/noise', false)], (noise) => [noise])).toBe(6) // prettier-ignore
   })
 
-  it('is not when there is another to fall back to', async () => {
-    expect(await ways(both, (noise) => [noise])).toBe(8) // prettier-ignore
+  it('also where there are others to fall back to', async () => {
+    expect(await ways(both, both)).toBe(4)
     expect(await ways((noise) => [noise], both)).toBe(4) // prettier-ignore
+  })
+
+  it('is dialled without by whoever wants another one', async () => {
+    // 4 until the first one is refused
+    expect(await ways(both, (noise) => [noise])).toBe(8) // prettier-ignore
+    const late: Change = (noise) => [...both(noise).slice(0, 1), as(noise, '/noise', false)]
+    expect(await ways(late, (noise) => [noise])).toBe(10) // prettier-ignore
+  })
+
+  it('names all that were refused', async () => {
+    const other: Change = (noise) => [as(noise, '/other', true)]
+    const network = new MemoryNetwork({ env: systemEnv() })
+    const b = await made(systemEnv(), network, other, ['/memory/1'])
+    const a = await made(systemEnv(), network, both)
+    const error = await a.dial(String(b.addrs()[0])).catch((thrown: unknown) => thrown)
+    expect(error).toBeInstanceOf(UnavailableError)
+    expect((error as UnavailableError).tried.map(({ what }) => what)).toEqual(['/new-noise', '/noise'])
   })
 
   it('fails in time and with a typed error where the peer has another only', async () => {
