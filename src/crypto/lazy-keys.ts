@@ -1,23 +1,28 @@
-/* RSA, secp256k1 and P-256 keys of noble-keys.ts, whose code is loaded when first used: most nodes never meet one. */
+/*
+ * RSA keys of web-rsa.ts, secp256k1 and P-256 keys of noble-keys.ts, whose code is loaded when first used: most nodes
+ * never meet one.
+ */
 import { asError, UnavailableError } from '../errors.ts'
 import type { Crypto, Signer, Verifier } from './crypto.ts'
 
-type Keys = typeof import('./noble-keys.ts')
-
-async function keys(): Promise<Keys> {
+async function loaded<T>(what: string, load: () => Promise<T>): Promise<T> {
   try {
-    return await import('./noble-keys.ts')
+    return await load()
   } catch (cause) {
     const attempt = { what: 'import', reason: asError(cause) }
-    throw new UnavailableError('unsupported', 'the code for RSA, Secp256k1 and ECDSA keys cannot be loaded', [attempt])
+    throw new UnavailableError('unsupported', `the code for ${what} keys cannot be loaded`, [attempt])
   }
 }
 
+const rsa = (): Promise<typeof import('./web-rsa.ts')> => loaded('RSA', () => import('./web-rsa.ts'))
+const curves = (): Promise<typeof import('./noble-keys.ts')> =>
+  loaded('Secp256k1 and ECDSA', () => import('./noble-keys.ts'))
+
 /** Makes it on first use, once; what failed is tried again. */
-function lazily<T>(make: (keys: Keys) => T | Promise<T>): () => Promise<T> {
+function lazily<T>(make: () => Promise<T>): () => Promise<T> {
   let made: Promise<T> | undefined
   return async () => {
-    made ??= keys().then(make)
+    made ??= make()
     try {
       return await made
     } catch (error) {
@@ -27,12 +32,12 @@ function lazily<T>(make: (keys: Keys) => T | Promise<T>): () => Promise<T> {
   }
 }
 
-function lazyVerifier(make: (keys: Keys) => Verifier | Promise<Verifier>): Verifier {
+function lazyVerifier(make: () => Promise<Verifier>): Verifier {
   const verifier = lazily(make)
   return { verify: async (message, signature) => (await verifier()).verify(message, signature) }
 }
 
-function lazySigner(make: (keys: Keys) => Signer | Promise<Signer>): Signer {
+function lazySigner(make: () => Promise<Signer>): Signer {
   const signer = lazily(make)
   return { sign: async (message) => (await signer()).sign(message) }
 }
@@ -41,11 +46,11 @@ export const lazyKeys: Pick<
   Crypto,
   'rsaPublic' | 'rsaPrivate' | 'rsaGenerate' | 'ecdsaPublic' | 'ecdsaPrivate' | 'ecPoint' | 'ecGenerate'
 > = {
-  rsaPublic: (spki) => lazyVerifier(({ rsaPublic }) => rsaPublic(spki)),
-  rsaPrivate: (pkcs1) => lazySigner(({ rsaPrivate }) => rsaPrivate(pkcs1)),
-  rsaGenerate: async (bits) => (await keys()).rsaGenerate(bits),
-  ecdsaPublic: (curve, point) => lazyVerifier(({ ecdsaPublic }) => ecdsaPublic(curve, point)),
-  ecdsaPrivate: (curve, scalar) => lazySigner(({ ecdsaPrivate }) => ecdsaPrivate(curve, scalar)),
-  ecPoint: async (curve, scalar) => (await keys()).ecPoint(curve, scalar),
-  ecGenerate: async (curve) => (await keys()).ecGenerate(curve),
+  rsaPublic: (spki) => lazyVerifier(async () => (await rsa()).rsaPublic(spki)),
+  rsaPrivate: (pkcs1) => lazySigner(async () => (await rsa()).rsaPrivate(pkcs1)),
+  rsaGenerate: async (bits) => (await rsa()).rsaGenerate(bits),
+  ecdsaPublic: (curve, point) => lazyVerifier(async () => (await curves()).ecdsaPublic(curve, point)),
+  ecdsaPrivate: (curve, scalar) => lazySigner(async () => (await curves()).ecdsaPrivate(curve, scalar)),
+  ecPoint: async (curve, scalar) => (await curves()).ecPoint(curve, scalar),
+  ecGenerate: async (curve) => (await curves()).ecGenerate(curve),
 }
