@@ -34,6 +34,7 @@ const forNodeOnly = new Set([
   './tcp',
   './dns/system',
   './stream-node',
+  './discovery/mdns',
   './unixfs/disk',
   './store/disk',
   './records/sqlite',

@@ -4,13 +4,16 @@
  * Reading asks the store first, then the peers named in the call or, when none is, every peer that is connected.
  */
 import { UnavailableError, asError } from '../errors.ts'
+import type { Dht } from '../dht/dht.ts'
+import type { Discoverer } from '../discovery/discovery.ts'
 import type { CID } from '../ipld/cid.ts'
 import type { Multiaddr } from '../multiaddr.ts'
 import { createNode, type Node, type NodeOptions } from '../node.ts'
 import type { PeerId } from '../peer/id.ts'
-import { createBitswap, type Bitswap, type BitswapOptions } from '../protocols/bitswap/bitswap.ts'
+import { createBitswap, type Bitswap, type BitswapOptions, type BitswapSession } from '../protocols/bitswap/bitswap.ts'
 import type { BlockOptions, BlockPair, Blockstore } from '../store/blocks.ts'
 import { MemoryBlocks } from '../store/memory-blocks.ts'
+import { memoryRecords } from '../store/records.ts'
 import {
   addDirectory,
   addFile,
@@ -24,16 +27,22 @@ import { parsePath, resolve } from '../unixfs/path.ts'
 import { cat, ls, stat, type Listed, type Stat } from '../unixfs/read.ts'
 import { walk, type WalkEntry } from '../unixfs/walk.ts'
 import { Patience } from './patience.ts'
+import type { ProviderSearch } from './provider-search.ts'
+import { createRouting, type Routing, type RoutingOptions } from './routing.ts'
 import { fetching, type Fetching } from './source.ts'
 
-export interface KitOptions extends NodeOptions {
+export interface KitOptions extends NodeOptions, RoutingOptions {
   /** Where blocks lie; default in memory. A repo (rhiza/repo) gives its blocks. */
   repo?: { readonly blocks: Blockstore }
   bitswap?: BitswapOptions
+  /** Tells the DHT of the roots that are added, and again every so long. Default 22 h; false: not at all. */
+  provideEveryMs?: number | false
+  /** Hears of each root that the DHT was told of, and how many peers took it. */
+  onProvided?: (cid: CID, peers: number) => void
 }
 
 export interface FetchOptions {
-  /** Whom to ask; dialled when not connected. Default: every connected peer. */
+  /** Whom to ask; dialled when not connected. Default: every connected peer. Those that the DHT finds come on top. */
   peers?: readonly (PeerId | Multiaddr | string)[]
   /** Without any block for this long, the call rejects. Default 30 s. */
   timeoutMs?: number
@@ -54,12 +63,21 @@ export interface Kit {
   readonly node: Node
   readonly blocks: Blockstore
   readonly bitswap: Bitswap
+  /** Where options.dht asks for it. */
+  readonly dht: Dht | undefined
+  /** What finds peers: its events say whom, and by what. */
+  readonly discovery: Discoverer | undefined
   start(): Promise<void>
   /** Stops the node; the repo stays open: who opened it closes it. */
   stop(): Promise<void>
   /** Resolves once every block is durable. Text is UTF-8. */
   add(content: ByteSource | string, options?: AddOptions): Promise<Added>
   addDirectory(entries: Iterable<AddEntry> | AsyncIterable<AddEntry>, options?: AddDirectoryOptions): Promise<Added>
+  /**
+   * Tells the DHT now that we have it, and from then on as often as roots that were added; to how many peers. Rejects
+   * with UnavailableError where there is no DHT, or nobody takes it.
+   */
+  provide(cid: CID, options?: { signal?: AbortSignal }): Promise<number>
   /** The bytes of a file; what came from peers is in the store when it ends. */
   cat(path: ContentPath, options?: CatOptions): AsyncGenerator<Uint8Array, void, undefined>
   ls(path: ContentPath, options?: FetchOptions): AsyncGenerator<Listed, void, undefined>
@@ -81,10 +99,18 @@ async function* noting(pairs: Iterable<BlockPair> | AsyncIterable<BlockPair>, ci
 
 /** Rejects like createNode. Nothing is open until start. */
 export async function createKit(options: KitOptions = {}): Promise<Kit> {
-  const { repo, bitswap: bitswapOptions, ...nodeOptions } = options
+  const { repo, bitswap: bitswapOptions, provideEveryMs, onProvided, ...nodeOptions } = options
   const node = await createNode(nodeOptions)
   const blocks = repo?.blocks ?? new MemoryBlocks()
   const bitswap = createBitswap({ host: node, blocks, ...bitswapOptions })
+  const routing = await createRouting(node, options, options.records)
+  const dht = routing?.dht
+  const records = options.records ?? memoryRecords({ env: node.env })
+  const announcing = dht === undefined || provideEveryMs === false ? undefined : await import('./announcer.ts')
+  const announcer =
+    dht &&
+    announcing &&
+    new announcing.Announcer({ dht, records, env: node.env, intervalMs: provideEveryMs || undefined, onProvided })
   /** Tells the peers that wait for them of the blocks that come into the store. */
   const sink = {
     get: (cid: CID, bound?: BlockOptions) => blocks.get(cid, bound),
@@ -114,13 +140,47 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
     throw new UnavailableError('unreachable', 'none of the peers could be reached', tried)
   }
 
+  /** Asks `asked`, or everybody who is connected, and looks for providers of what they have not. */
+  async function searching(
+    finder: Routing,
+    session: BitswapSession,
+    asked: readonly PeerId[] | undefined,
+  ): Promise<ProviderSearch<{ peer: PeerId }>> {
+    const { ProviderSearch } = await import('./provider-search.ts')
+    const named = asked && new Set(asked.map(String))
+    const search = new ProviderSearch({
+      env: node.env,
+      ask: (cid, bound) => session.get(cid, bound),
+      hasPeers: () => (named?.size ?? node.connections().length) > 0,
+      find: (cid, signal) => finder.providers(cid, signal),
+      async join({ peer, addrs }, signal) {
+        const had = named === undefined ? node.connections(peer).length > 0 : named.has(peer.toString())
+        if (had) return false
+        await node.dial(addrs.length === 0 ? peer : addrs.map((addr) => addr.withPeer(peer)), { signal })
+        if (named === undefined) return true
+        named.add(peer.toString())
+        session.addPeers([peer])
+        return true
+      },
+    })
+    return search
+  }
+
   /** A source that lives as long as one call. */
   async function open(
     path: ContentPath,
     { peers, timeoutMs = defaultTimeoutMs, signal }: FetchOptions,
   ): Promise<Fetching & { end(): Promise<void> }> {
-    const asked = peers === undefined ? node.peers() : await connect(peers, signal)
-    if (asked.length === 0) {
+    let asked = routing === undefined && peers === undefined ? node.peers() : undefined
+    if (peers !== undefined) {
+      asked = await connect(peers, signal).catch((error: unknown) => {
+        signal?.throwIfAborted()
+        // Others may have it.
+        if (dht === undefined) throw error
+        return []
+      })
+    }
+    if (routing === undefined && asked?.length === 0) {
       const none = {
         get: (cid: CID) =>
           Promise.reject(
@@ -135,14 +195,22 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
     }
     const patience = new Patience(node.env, timeoutMs, `waiting for any block of ${String(path)}`)
     const ends = signal === undefined ? patience.signal : AbortSignal.any([signal, patience.signal])
-    const session = bitswap.session({ peers: asked, timeoutMs: Infinity, signal: ends })
+    const session = bitswap.session({ ...(asked && { peers: asked }), timeoutMs: Infinity, signal: ends })
+    const search = routing && (peers === undefined || dht !== undefined) && (await searching(routing, session, asked))
+    const arrivals = asked === undefined ? node.on('peer:identify', () => search?.arrived()) : undefined
+    const late = (): void => void search?.stop(ends.reason)
+    if (search !== undefined) ends.addEventListener('abort', late, { once: true })
+    const asking = search ?? session
     const source = fetching(sink, {
-      get: (cid, bound) => patience.wait(session.get(cid, bound?.signal === undefined ? {} : { signal: bound.signal })),
+      get: (cid, bound) => patience.wait(asking.get(cid, bound?.signal === undefined ? {} : { signal: bound.signal })),
     })
     return {
       ...source,
       async end() {
+        arrivals?.()
+        ends.removeEventListener('abort', late)
         session.close()
+        await search?.stop(new Error('the fetch is over'))
         await source.flush()
       },
     }
@@ -165,23 +233,42 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
   }
 
   async function stop(): Promise<void> {
+    await announcer?.stop()
+    await routing?.stop()
     await bitswap.stop()
     await node.stop()
+  }
+
+  /** The DHT hears of it when it can. */
+  async function noted(adding: Promise<Added>): Promise<Added> {
+    const added = await adding
+    if (announcer !== undefined) await announcing?.noteRoot(records, added.cid)
+    return added
   }
 
   return {
     node,
     blocks,
     bitswap,
+    dht,
+    discovery: routing?.discovery,
     async start() {
       bitswap.start()
       await node.start()
+      await routing?.start()
+      announcer?.start()
     },
     stop,
-    async add(content, addOptions) {
-      return addFile(sink, typeof content === 'string' ? new TextEncoder().encode(content) : content, addOptions)
+    add: (content, addOptions) =>
+      noted(addFile(sink, typeof content === 'string' ? new TextEncoder().encode(content) : content, addOptions)),
+    addDirectory: (entries, addOptions) => noted(addDirectory(sink, entries, addOptions)),
+    async provide(cid, bound = {}) {
+      if (dht === undefined) throw new UnavailableError('unsupported', 'this kit has no DHT: createKit({ dht })')
+      const peers = await dht.provide(cid, bound)
+      await announcing?.noteTold(records, cid, node.env.clock.wallTime())
+      onProvided?.(cid, peers)
+      return peers
     },
-    addDirectory: (entries, addOptions) => addDirectory(sink, entries, addOptions),
     cat: (path, { offset, length, ...fetch } = {}) =>
       over(path, fetch, (source, cid) => cat(source, cid, { offset, length, signal: fetch.signal })),
     ls: (path, fetch = {}) => over(path, fetch, (source, cid) => ls(source, cid, { signal: fetch.signal })),
