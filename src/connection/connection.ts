@@ -29,6 +29,8 @@ class NegotiatedStream implements ProtocolStream {
   #hello: Uint8Array | undefined
   /** How long the first read waits for the reply, which has not come yet. */
   #replyDue: { env: Env; timeoutMs: number } | undefined
+  #replied: Promise<void> | undefined
+  #discards = false
 
   constructor(
     stream: Stream,
@@ -56,17 +58,21 @@ class NegotiatedStream implements ProtocolStream {
       this.#rest = undefined
       return Promise.resolve(rest)
     }
-    return this.#replyDue === undefined ? this.#stream.read() : this.#readReply(this.#replyDue)
+    if (this.#replyDue === undefined) return this.#stream.read()
+    this.#replied ??= this.#readReply(this.#replyDue)
+    return this.#replied.then(() => this.read())
   }
 
-  async #readReply({ env, timeoutMs }: { env: Env; timeoutMs: number }): Promise<Uint8Array | null> {
+  async #readReply({ env, timeoutMs }: { env: Env; timeoutMs: number }): Promise<void> {
     const bound = { env, timeoutMs, what: `negotiating ${this.protocol}`, code: negotiationFailed }
-    const { rest } = await guard(this.#stream, bound, async () => {
+    const reply = await guard(this.#stream, bound, async () => {
       if (this.#hello !== undefined) await this.write()
-      return confirm(this.#stream, [this.protocol])
+      return confirm(this.#stream, [this.protocol]).catch((error: unknown) => {
+        if (!this.#discards) throw error
+      })
     })
     this.#replyDue = undefined
-    return rest ?? this.#stream.read()
+    if (!this.#discards) this.#rest = reply?.rest
   }
 
   write(...chunks: Uint8Array[]): Promise<void> {
@@ -77,11 +83,24 @@ class NegotiatedStream implements ProtocolStream {
   }
 
   closeWrite(): Promise<void> {
-    return this.#hello === undefined ? this.#stream.closeWrite() : this.write().then(() => this.#stream.closeWrite())
+    const whole = this.#hello === undefined && this.#replyDue === undefined
+    return whole ? this.#stream.closeWrite() : this.#closeUnanswered()
+  }
+
+  /** Who only writes must take the answer all the same: unread it would hold the stream for as long as the connection. */
+  async #closeUnanswered(): Promise<void> {
+    if (this.#hello !== undefined) await this.write()
+    await this.#stream.closeWrite()
+    if (this.#replyDue === undefined) return
+    this.#replied ??= this.#readReply(this.#replyDue)
+    // Told by `closed`, and by the next read if there is one.
+    this.#replied.catch(() => {})
   }
 
   closeRead(code?: number): void {
     this.#rest = undefined
+    this.#replyDue = undefined
+    this.#discards = true
     this.#stream.closeRead(code)
   }
 

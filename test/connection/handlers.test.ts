@@ -1,11 +1,13 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Handlers } from '../../src/connection/handlers.ts'
 import { streamCode } from '../../src/close-codes.ts'
-import { fromUtf8, toUtf8 } from '../../src/bytes.ts'
+import { concat, fromUtf8, toUtf8 } from '../../src/bytes.ts'
 import { LimitError, TimeoutError, UnavailableError, errorCode } from '../../src/errors.ts'
 import { FakeClock, fakeEnv, systemEnv, type Trace } from '../../src/env.ts'
 import type { ConnectionProtocols, HandleOptions, ProtocolStream, StreamHandler } from '../../src/host.ts'
 import { deferred } from '../../src/inbox.ts'
+import type { MuxerFactory } from '../../src/connection/upgrade.ts'
+import { yamux } from '../../src/mux/yamux/yamux.ts'
 import { createNode, type Node, type NodeOptions } from '../../src/node.ts'
 import { Identify, identifyId } from '../../src/protocols/identify/wire.ts'
 import { sameMajor, sameMinor } from '../../src/protocols/multistream/semver.ts'
@@ -460,6 +462,50 @@ describe('an optimistic opening', () => {
     await expect(connection.newStream('/b/1.0.0')).rejects.toMatchObject({ code: 'no-protocol' })
     const stream = await connection.newStream('/a/1.0.0')
     expect(await told(stream)).toBe('/a/1.0.0 /a/1.0.0')
+  })
+
+  it('keeps nothing of streams whose answer nobody reads', async () => {
+    const made: { session: { live(): Iterable<unknown> } }[] = []
+    const inner = yamux()
+    const kept: MuxerFactory = {
+      id: inner.id,
+      create(...around) {
+        const muxer = inner.create(...around)
+        made.push(muxer as unknown as (typeof made)[number])
+        return muxer
+      },
+    }
+    const network = new MemoryNetwork()
+    const options = { transports: [memory(network)], listen: ['/memory/0'] }
+    const [a, b] = [await started({ ...options, muxers: [kept] }), await started(options)]
+    const got: string[] = []
+    b.handle('/sink/1', async (stream) => {
+      const all: Uint8Array[] = []
+      for await (const bytes of stream) all.push(bytes)
+      await stream.closeWrite()
+      got.push(concat(all).toString())
+    })
+    await a.identify(String(b.addrs()[0]))
+    const reads: Promise<unknown>[] = []
+    const read = (s: ProtocolStream): unknown => reads.push(s.read())
+    const steps: ((stream: ProtocolStream) => unknown)[][] = [
+      [(s) => s.write(Uint8Array.of(1)), (s) => s.closeWrite()],
+      [(s) => s.write(Uint8Array.of(2)), (s) => s.closeWrite(), (s) => s.closeRead()],
+      [(s) => s.closeRead(), (s) => s.write(Uint8Array.of(3)), (s) => s.closeWrite()],
+      [(s) => s.closeRead(), (s) => s.closeWrite()],
+      [(s) => s.closeWrite()],
+      [(s) => s.closeWrite(), read],
+      [read, (s) => s.closeWrite()],
+      [read, (s) => s.closeRead(), (s) => s.closeWrite()],
+    ]
+    for (const all of steps) {
+      const stream = await a.newStream(b.peerId, '/sink/1')
+      for (const step of all) await step(stream)
+      expect(await stream.closed).toMatchObject({ code: 0 })
+    }
+    expect(await Promise.all(reads)).toEqual([null, null, null])
+    expect(got).toEqual(['1', '2', '3', '', '', '', '', ''])
+    await expect.poll(() => made.flatMap(({ session }) => [...session.live()])).toEqual([])
   })
 
   it('closes for writing at once, before any answer, and ends when the peer refuses', async () => {

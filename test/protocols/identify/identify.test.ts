@@ -136,10 +136,11 @@ async function pair(): Promise<{ a: Node; b: Node; clock: FakeClock; pushes: () 
   const clock = new FakeClock()
   const a = await started({ ...options, env: { ...systemEnv(), clock } })
   const b = await started(options)
-  await a.identify(addrOf(b))
-  await expect.poll(() => b.connections()[0]?.protocols, patience).toBeDefined()
-  let pushes = 0
+  let pushes = -1
   b.on('peer:identify', () => pushes++)
+  await a.identify(addrOf(b))
+  // The first is the answer that b has asked for.
+  await expect.poll(() => pushes, patience).toBe(0)
   return { a, b, clock, pushes: () => pushes }
 }
 const protocols = (node: Node): readonly string[] => node.connections()[0]?.protocols ?? []
