@@ -15,6 +15,7 @@ import { upgrade, type Upgrade, type Upgraded } from '../connection/upgrade.ts'
 import type { DialTarget } from '../host.ts'
 import type { Resolver } from './resolve.ts'
 import type { FindAddresses, Search } from './search.ts'
+import { dialsByName } from '#dns'
 
 /** A dial target as its two halves. */
 export interface Target {
@@ -63,6 +64,8 @@ export interface DialerOptions {
 
 /** How a dial fails when a web server, an SSH server or the wrong port answers. */
 const notLibp2p: ReadonlySet<string> = new Set(['oversized', 'truncated', 'bad-negotiation', 'bad-varint', 'bad-utf8'])
+
+const notLibp2pHint = 'check the port, whether /ws belongs behind it, and whether the network is private'
 
 /** A name has to be resolved; the wildcard is refused there, though some systems would dial themselves. */
 const needsSearch = /^\/(dns|ip4\/0\.0\.0\.0\/|ip6\/::(ffff:0\.0\.0\.0)?\/)/
@@ -122,13 +125,20 @@ export class Dialer {
     const id = peer?.toString()
     try {
       const [only] = addrs
-      const plain = addrs.length === 1 && !needsSearch.test(String(only))
-      return plain
+      return only !== undefined && addrs.length === 1 && this.#isPlain(only)
         ? await this.#dials.to(String(only), id, bound.signal)
         : await this.#searched({ addrs, peer }, force, bound.signal)
     } finally {
       bound.done()
     }
+  }
+
+  /** Nothing to choose or to look up: a browser looks up the names that it dials. */
+  #isPlain(addr: Multiaddr): boolean {
+    const text = String(addr)
+    if (!needsSearch.test(text)) return true
+    const bare = addr.withoutPeer()
+    return dialsByName && text.startsWith('/dns') && this.#transports.some((t) => t.canDial(bare))
   }
 
   async #searched({ addrs, peer }: Target, force: boolean, outer: AbortSignal): Promise<UpgradedConnection> {
@@ -192,7 +202,7 @@ export class Dialer {
     const expectedPeer = addr.peerId()
     const secured = await this.#secured(transport, bare, expectedPeer, signal).catch((error: unknown) => {
       if (!(error instanceof ProtocolError) || !notLibp2p.has(error.code)) throw error
-      const message = `what listens at ${addr} does not speak libp2p: ${error.message}`
+      const message = `what listens at ${addr} does not speak libp2p: ${error.message}; ${notLibp2pHint}`
       throw new ProtocolError(error.code, message, { cause: error })
     })
     const { carrier, upgraded } = secured
