@@ -23,19 +23,19 @@ const infoOf = ({ id, multiaddrs }) => ({ peer: String(id), addrs: multiaddrs.ma
 export function kadCommands(node) {
   const { kad } = node.services
 
-  /** Why each peer that was told did not take it. */
-  async function told(events) {
+  /** Fails with each peer's reason when no peer took it. */
+  async function told(type, events) {
     let took = 0
     const failed = []
     for await (const event of events) {
-      if (event.name === 'PEER_RESPONSE') took++
+      if (event.name === 'PEER_RESPONSE' && event.messageType === type) took++
       if (event.name === 'QUERY_ERROR') failed.push(`${event.from}: ${event.error.message}`)
     }
-    if (took === 0 || failed.length > 0) throw new Error(`${took} took it; ${failed.join('; ')}`)
+    if (took === 0) throw new Error(`no peer took it: ${failed.join('; ')}`)
   }
 
   return {
-    provide: async ({ cid, signal }) => told(kad.provide(CID.parse(cid), { signal })),
+    provide: async ({ cid, signal }) => told('ADD_PROVIDER', kad.provide(CID.parse(cid), { signal })),
     findProviders: async ({ cid, count = 0, signal }) => {
       const providers = []
       for await (const event of kad.findProviders(CID.parse(cid), { signal })) {
@@ -58,7 +58,7 @@ export function kadCommands(node) {
       }
       return { peers }
     },
-    putValue: async ({ key, value, signal }) => told(kad.put(bytes(key), bytes(value), { signal })),
+    putValue: async ({ key, value, signal }) => told('PUT_VALUE', kad.put(bytes(key), bytes(value), { signal })),
     getValue: async ({ key, signal }) => {
       for await (const event of kad.get(bytes(key), { signal })) {
         if (event.name === 'VALUE') return { value: Buffer.from(event.value).toString('base64') }
