@@ -50,6 +50,15 @@ const systemTexts: Readonly<Record<string, string>> = {
   EISDIR: 'is a directory',
 }
 
+/** The next step, where the error itself knows the cause alone: it does not know that it meets a user of the command. */
+const hints: Readonly<Record<string, string>> = {
+  'no-transport': 'want an address as /ip4/127.0.0.1/tcp/4001, for WebSocket with /ws behind it',
+  'not-a-directory': 'rhiza cat writes a file, rhiza get fetches it',
+  'not-a-file': 'rhiza ls lists a directory, rhiza get fetches it',
+  timeout: 'check the address and that the peer runs, or wait longer with --timeout',
+  'wrong-peer': 'check the /p2p part of the address',
+}
+
 /** What node:fs throws for a path that the user gave. */
 function isSystemError(error: unknown): error is { code: string; path: string } {
   return (
@@ -62,9 +71,12 @@ function report(out: Output, error: unknown): void {
   else if (error instanceof UsageError) out.error('usage', error.message)
   else if (isSystemError(error))
     out.error(systemCodes[error.code] ?? 'io', `${systemTexts[error.code] ?? error.code}: ${error.path}`)
-  else if (error instanceof Error)
-    out.error(errorCode(error) ?? (error instanceof TypeError ? 'usage' : 'failed'), error.message)
-  else out.error('failed', String(error))
+  else if (error instanceof Error) {
+    const code = errorCode(error)
+    const hint = hints[code ?? '']
+    const message = hint === undefined ? error.message : `${error.message}; ${hint}`
+    out.error(code ?? (error instanceof TypeError ? 'usage' : 'failed'), message)
+  } else out.error('failed', String(error))
 }
 
 function commandOf(name: string): Command {

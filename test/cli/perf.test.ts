@@ -48,7 +48,7 @@ describe('rhiza perf', () => {
       const { code, stdout, stderr } = await rhiza(['perf', plain.addr, '--bytes', '1', '--json'])
       expect([code, stdout]).toEqual([1, ''])
       expect(JSON.parse(stderr)).toMatchObject({ error: { code: 'no-protocol' } })
-      expect(stderr).toContain('/perf/1.0.0')
+      expect(stderr).toContain('does not serve /perf/1.0.0: start it with rhiza serve --perf')
     } finally {
       await plain.stop()
     }

@@ -68,6 +68,19 @@ describe('what a user mistypes', () => {
     }
   })
 
+  it.each([
+    [['serve', '--listen', '4001'], 'want an address as /ip4/'],
+    [['serve', '--listen', '/ip4/127.0.0.1/tcp/0/tls/ws'], 'serve has no certificate; listen on /ws'],
+    [['serve', '--listen', '/ip4/127.0.0.1/udp/0/quic-v1'], 'no transport can listen on'],
+    [['ping', '/ip4/127.0.0.1'], '; want an address as /ip4/127.0.0.1/tcp/4001'],
+    [['cat', 'bafyaabakaieac'], 'is a directory; rhiza ls lists a directory'],
+    [['ls', 'bafkqaaa'], 'is a file; rhiza cat writes a file'],
+  ])('tells the next step after %j', async (args, message) => {
+    const { code, stderr } = await rhiza(args, { repo })
+    expect([code, stderr]).toEqual([1, expect.stringContaining(message)])
+    expect(stderr.split('\n')).toHaveLength(2)
+  })
+
   it.each(['', '0x2', '1k', '1.5', '9007199254740993'])('does not take %j for a number of bytes', async (length) => {
     const { code, stderr } = await rhiza(['cat', 'bafkqaaa', `--length=${length}`], { repo })
     expect([code, stderr]).toEqual([1, expect.stringContaining('want a whole number of bytes')])

@@ -1,5 +1,6 @@
 import { createNode, type Node } from '../../node.ts'
-import { perf as measure, type PerfReport, type Transferred } from '../../protocols/perf.ts'
+import { UnavailableError, errorCode } from '../../errors.ts'
+import { perf as measure, perfId, type PerfReport, type Transferred } from '../../protocols/perf.ts'
 import type { PeerId } from '../../peer/id.ts'
 import { UsageError, multiaddrOf, networkOptions, parseSize, stopTimeoutMs, type Command } from '../args.ts'
 import { formatBytes, type Output } from '../output.ts'
@@ -88,7 +89,10 @@ export const perf: Command = {
       const pingMs = await pingTimes(node, peer, { timeoutMs, signal })
       const sizes = { uploadBytes: bytes, downloadBytes: bytes, timeoutMs: Infinity }
       const reports = measure(node, peer, { ...sizes, progressMs, stallTimeoutMs: timeoutMs, signal })
-      const result = await follow(out, bytes, reports)
+      const result = await follow(out, bytes, reports).catch((error: unknown) => {
+        if (errorCode(error) !== 'no-protocol') throw error
+        throw new UnavailableError('no-protocol', `${peer} does not serve ${perfId}: start it with rhiza serve --perf`)
+      })
       if (result?.type !== 'result') throw new Error('the measurement ended without a result')
       const { upload, download } = result
       const { min, p50, p99, count } = pingMs

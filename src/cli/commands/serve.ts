@@ -4,7 +4,7 @@ import { createKit, type Kit } from '../../kit/kit.ts'
 import { servePerf } from '../../protocols/perf.ts'
 import type { RecordStore } from '../../store/records.ts'
 import { openRepo, type Repo } from '../../store/repo.ts'
-import { listOf, stopTimeoutMs, type Command } from '../args.ts'
+import { UsageError, listOf, multiaddrOf, stopTimeoutMs, type Command } from '../args.ts'
 
 const firstPort = 4001
 /** Ports that are tried before the system is asked for any. */
@@ -61,6 +61,7 @@ export const serve: Command = {
   summary: 'run a node that serves the blocks of this repo until Ctrl-C',
   usage: '[--listen MULTIADDR]... [--perf]',
   more: [
+    'Addresses are /ip4/HOST/tcp/PORT, for WebSocket and browsers /ip4/HOST/tcp/PORT/ws; port 0 is any free one.',
     'While it runs, rhiza add on the same repo works and is served at once.',
     'With --json the first line is {"event":"listening","peerId":"...","addrs":["..."]}.',
   ].join('\n'),
@@ -75,12 +76,15 @@ export const serve: Command = {
   },
   arity: [0, 0],
   async run({ options, out, repoPath, signal }) {
+    const listen = listOf(options, 'listen').map((addr) => multiaddrOf('--listen', addr))
+    const secured = listen.find((addr) => /\/(tls|wss)(\/|$)/.test(addr))
+    if (secured !== undefined)
+      throw new UsageError(`--listen ${secured}: serve has no certificate; listen on /ws behind a proxy that has one`)
     const repo = await openRepo(repoPath, {
       onCorrupt: (_error, cid) =>
         out.note(`block ${cid} in the repo is damaged and not served; reading it from a peer repairs it`),
     })
     try {
-      const listen = listOf(options, 'listen')
       const kit = listen.length > 0 ? await startOn(repo, listen) : await startSomewhere(repo)
       if (options['perf'] === true) servePerf(kit.node)
       const peerId = kit.node.peerId.toString()
