@@ -119,7 +119,11 @@ export class UnavailableError extends RhizaError {
 
   constructor(code: ErrorCode, message: string, tried: readonly Attempt[] = []) {
     const list = tried.map((t) => `${t.what}: ${typeof t.reason === 'string' ? t.reason : t.reason.message}`)
-    super(code, list.length === 0 ? message : `${message} (${list.join('; ')})`)
+    const [only = ''] = list
+    // `cannot reach A` and then `A: refused` would name it twice.
+    const said = tried.length === 1 && message.endsWith(` ${tried[0]?.what}`)
+    const why = said ? only.slice(tried[0]?.what.length) : ` (${list.join('; ')})`
+    super(code, list.length === 0 ? message : `${message}${why}`)
     this.tried = tried
   }
 }

@@ -42,6 +42,17 @@ it('each error says its kind, its code and what to do with it', () => {
   expect(all[4][0].tried.length).toBe(2)
 })
 
+it('the one thing that was tried is named once', () => {
+  const one = [{ what: '/dns/x', reason: 'no such name' }]
+  expect(new UnavailableError('unreachable', 'cannot reach /dns/x', one).message).toBe(
+    'cannot reach /dns/x: no such name',
+  )
+  expect(new UnavailableError('unreachable', 'cannot reach /dns/xx', one).message).toContain(
+    'xx (/dns/x: no such name)',
+  )
+  expect(new UnavailableError('unreachable', 'cannot reach it', one).message).toContain('it (/dns/x: no such name)')
+})
+
 it('others may throw anything', () => {
   const error = new TypeError('x')
   expect(asError(error)).toBe(error)

@@ -330,6 +330,7 @@ describe('a node', () => {
     const a = await started({ transports: [memory(network)] })
     await expect(a.dial('/memory/8')).rejects.toBeInstanceOf(ProtocolError)
     await expect(a.dial('/memory/8')).rejects.toThrow('what listens at /memory/8 does not speak libp2p')
+    await expect(a.dial('/memory/8')).rejects.toThrow('whether /ws belongs behind it')
   })
 
   it('says what is missing when it can not dial', async () => {

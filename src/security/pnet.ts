@@ -76,9 +76,16 @@ export function generatePreSharedKey(env: Env = systemEnv()): Uint8Array {
   return env.random.bytes(preSharedKeyBytes)
 }
 
+/** A file begins with a slash; whatever else is not as long as a key was meant to be one. */
+function keyOf(psk: Uint8Array | string): Uint8Array {
+  if (typeof psk !== 'string' && psk.length === preSharedKeyBytes) return psk.slice()
+  if (typeof psk === 'string' || psk[0] === 0x2f) return decodePreSharedKey(psk)
+  throw new ProtocolError('bad-key', `pre-shared key of ${psk.length} bytes, want ${preSharedKeyBytes} or its file`)
+}
+
 /** A private network's protector, from the key or from its file. Throws ProtocolError `bad-key`. */
 export function pnet(psk: Uint8Array | string, { env = systemEnv() }: PnetOptions = {}): Protector {
-  const key = typeof psk === 'string' || psk.length !== preSharedKeyBytes ? decodePreSharedKey(psk) : psk.slice()
+  const key = keyOf(psk)
   return { protect: (stream) => new WireStream(new PnetWire(toWire(stream), key, env.random.bytes(nonceBytes))) }
 }
 

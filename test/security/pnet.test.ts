@@ -49,6 +49,11 @@ describe('a pre-shared key file', () => {
     expect(() => pnet(file)).toThrow(ProtocolError)
   })
 
+  it('is told from a key of the wrong length', () => {
+    expect(() => pnet(key.subarray(1))).toThrow('pre-shared key of 31 bytes, want 32 or its file')
+    expect(() => pnet(fromUtf8(encodePreSharedKey(key)))).not.toThrow()
+  })
+
   it('of arbitrary bytes throws a ProtocolError or is a key', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 120 }), fc.nat(29), (bytes, cut) => {
