@@ -16,7 +16,7 @@ const impure =
 
 /** The only files that may import node: modules. Portable files reach them through package.json `imports` alone. */
 const nodeOnly =
-  /^(cli\/|crypto\/native\.ts|transport\/(tcp|system|default-node|websocket\/node-.*)\.ts|store\/(disk-blocks|sqlite-records|durable|lanes|repo)\.ts|peer\/identity\.ts|unixfs\/export-disk\.ts|stream-node\.ts|discovery\/mdns\/mdns\.ts|dial\/(system-dns|default-node)\.ts|socket-wire\.ts|security\/(default-node|tls\/(alerts|credentials|duplex|tls))\.ts)/
+  /^(cli\/|crypto\/native\.ts|transport\/(tcp|system|default-node|websocket\/node-.*)\.ts|store\/(disk-blocks|sqlite-records|durable|keystore|lanes|repo)\.ts|peer\/identity\.ts|unixfs\/export-disk\.ts|stream-node\.ts|discovery\/mdns\/mdns\.ts|dial\/(system-dns|default-node)\.ts|socket-wire\.ts|security\/(default-node|tls\/(alerts|credentials|duplex|tls))\.ts)/
 
 /** Ground floor, then parts and machines, then adapters, then what wires them together. */
 function layer(file: string): 0 | 1 | 2 | 3 {

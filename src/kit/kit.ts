@@ -78,6 +78,8 @@ export interface Kit {
    * with UnavailableError where there is no DHT, or nobody takes it.
    */
   provide(cid: CID, options?: { signal?: AbortSignal }): Promise<number>
+  /** Waits for the first peer of the DHT; false where none comes within 15 s, or there is no DHT. */
+  reachDht(options?: { signal?: AbortSignal }): Promise<boolean>
   /** The bytes of a file; what came from peers is in the store when it ends. */
   cat(path: ContentPath, options?: CatOptions): AsyncGenerator<Uint8Array, void, undefined>
   ls(path: ContentPath, options?: FetchOptions): AsyncGenerator<Listed, void, undefined>
@@ -186,7 +188,7 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
           Promise.reject(
             new UnavailableError(
               'not-found',
-              `block ${cid} is not in the store, and no peer was named to ask for it: peers, or --peer MULTIADDR`,
+              `block ${cid} is not in the store, and no peer was named to ask for it: peers, or --peer MULTIADDR; or how to find some: dht and bootstrap, or --bootstrap ADDR`,
             ),
           ),
       }
@@ -269,6 +271,7 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
       onProvided?.(cid, peers)
       return peers
     },
+    reachDht: async ({ signal } = {}) => (await routing?.ready(signal ?? new AbortController().signal)) ?? false,
     cat: (path, { offset, length, ...fetch } = {}) =>
       over(path, fetch, (source, cid) => cat(source, cid, { offset, length, signal: fetch.signal })),
     ls: (path, fetch = {}) => over(path, fetch, (source, cid) => ls(source, cid, { signal: fetch.signal })),

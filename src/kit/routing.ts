@@ -35,6 +35,8 @@ export interface Routing {
   readonly discovery: Discoverer | undefined
   start(): Promise<void>
   stop(): Promise<void>
+  /** Waits for the first peer of the DHT; false where none comes. */
+  ready(signal: AbortSignal): Promise<boolean>
   /** Who may have the block; waits a moment for peers where there are none yet. */
   providers(cid: CID, signal: AbortSignal): AsyncIterable<PeerInfo>
 }
@@ -88,9 +90,16 @@ export async function createRouting(
     }
   }
 
+  async function ready(signal: AbortSignal): Promise<boolean> {
+    const known = (): boolean => dht?.networks.some(({ table }) => table.size > 0) === true
+    await until(known, node.env.clock.now() + firstPeerMs, signal)
+    return known()
+  }
+
   return {
     dht,
     discovery,
+    ready,
     async start() {
       startedAt = node.env.clock.now()
       await dht?.start()
@@ -106,8 +115,7 @@ export async function createRouting(
         await until(() => false, startedAt + newcomersMs, signal)
         return
       }
-      const now = node.env.clock.now()
-      await until(() => dht.networks.some(({ table }) => table.size > 0), now + firstPeerMs, signal)
+      await ready(signal)
       yield* dht.findProviders(cid, { signal, count: providersWanted })
     },
   }

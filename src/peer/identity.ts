@@ -33,17 +33,21 @@ export function decodeIdentity(bytes: Uint8Array, crypto: Crypto = platformCrypt
  * path and what to do.
  */
 export async function loadOrCreateIdentity(path: string, crypto: Crypto = platformCrypto): Promise<PrivateKey> {
-  const stored = await load(path, crypto)
+  const stored = await readKeyFile(path, 'identity', crypto)
   if (stored !== undefined) return stored
   const key = generateKey('Ed25519', crypto)
-  if (await create(path, key)) return key
-  const winner = await load(path, crypto)
+  if (await createKeyFile(path, key)) return key
+  const winner = await readKeyFile(path, 'identity', crypto)
   if (winner !== undefined) return winner
   throw new StorageError('io', path, 'identity file came and went while it was made, or is a link to nothing')
 }
 
-/** Undefined where there is no file. */
-async function load(path: string, crypto: Crypto): Promise<PrivateKey | undefined> {
+/** A key in a file; undefined where there is none. `what` names it in errors. Rejects with StorageError. */
+export async function readKeyFile(
+  path: string,
+  what: string,
+  crypto: Crypto = platformCrypto,
+): Promise<PrivateKey | undefined> {
   let bytes
   try {
     const file = await open(path, 'r')
@@ -66,14 +70,14 @@ async function load(path: string, crypto: Crypto): Promise<PrivateKey | undefine
     return await importPrivateKey(bytes, crypto)
   } catch (cause) {
     const reason = asError(cause).message
-    if (cause instanceof UnavailableError) throw new UnavailableError('unsupported', `identity file ${path}: ${reason}`)
-    const next = 'restore it from a backup, or move it away to start with a new identity'
-    throw new StorageError('corrupt', path, `identity file holds no private key (${reason}); ${next}`, { cause })
+    if (cause instanceof UnavailableError) throw new UnavailableError('unsupported', `${what} file ${path}: ${reason}`)
+    const next = `restore it from a backup, or move it away to start with a new ${what}`
+    throw new StorageError('corrupt', path, `${what} file holds no private key (${reason}); ${next}`, { cause })
   }
 }
 
-/** False when another process was faster. */
-async function create(path: string, key: PrivateKey): Promise<boolean> {
+/** Mode 0600, durable. False where there is a file already, which stays as it is. */
+export async function createKeyFile(path: string, key: PrivateKey): Promise<boolean> {
   const temporary = `${path}.${randomUUID()}.tmp`
   try {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 })

@@ -3,6 +3,7 @@
  *   version    the layout's number, written last when the repo is made: with it the repo is complete
  *   identity   the private key (peer/identity.ts), made when first asked for
  *   blocks/    see disk-blocks.ts
+ *   keys/      see keystore.ts, made when the first key is
  *   records.sqlite (and its -wal and -shm)   see sqlite-records.ts, made when first asked for
  * Several processes may have one repo open at once.
  */
@@ -17,6 +18,7 @@ import type { PrivateKey } from '../peer/keys.ts'
 import type { Blockstore } from './blocks.ts'
 import { openDiskBlocks, type DiskBlocksOptions } from './disk-blocks.ts'
 import type { RecordStore } from './records.ts'
+import { Keystore } from './keystore.ts'
 import { openSqliteRecords } from './sqlite-records.ts'
 import { makeDirectory, storing, sweepTemporary, systemCode, writeDurable } from './durable.ts'
 
@@ -34,6 +36,8 @@ export interface RepoOptions {
 export interface Repo {
   readonly path: string
   readonly blocks: Blockstore
+  /** Further keys, by name. */
+  readonly keys: Keystore
   /**
    * The repo's private key, made by the first call on a new repo. Rejects with StorageError `corrupt` for a damaged
    * identity file, which stays as it is.
@@ -64,6 +68,7 @@ export async function openRepo(path: string, options: RepoOptions = {}): Promise
   return {
     path,
     blocks,
+    keys: new Keystore(join(path, 'keys'), crypto),
     identity: () => loadOrCreateIdentity(join(path, 'identity'), crypto),
     records: () => (records ??= openSqliteRecords(join(path, 'records.sqlite'), { env })),
     async close() {
