@@ -143,13 +143,13 @@ export async function openPeerRecord(
 ): Promise<PeerRecord & { readonly publicKey: PublicKey }> {
   const envelope = decodeEnvelope(sealed, peerRecordType, crypto)
   const { publicKey } = envelope
+  // RFC 0003 §Certification / Verification: the signature comes before the payload is looked at.
+  await verify(envelope, peerRecordDomain, peerRecordType)
   const record = PeerRecordMessage.decode(envelope.payload)
   const peerId = PeerId.decode(record.peerId)
-  // What is cheap to refuse comes before the signature.
   if (!peerId.equals(publicKey.peerId)) {
     throw new ProtocolError('wrong-peer', `record of peer ${peerId} is in an envelope of ${publicKey.peerId}`)
   }
-  await verify(envelope, peerRecordDomain, peerRecordType)
   const addrs: Multiaddr[] = []
   for (const { multiaddr } of record.addresses) {
     if (multiaddr === undefined || multiaddr.length === 0) continue

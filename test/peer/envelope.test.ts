@@ -130,6 +130,13 @@ describe('peer records', () => {
     expect(await refusal(openPeerRecord(long))).toBe('oversized')
   })
 
+  it('are not looked into before the signature holds', async () => {
+    const sealed = await sealEnvelope(key, peerRecordDomain, peerRecordType, fromUtf8('no record'))
+    expect(await refusal(openPeerRecord(sealed))).toBe('bad-protobuf')
+    const forged = sealed.with(-1, (sealed.at(-1) ?? 0) ^ 1)
+    expect(await refusal(openPeerRecord(forged))).toBe('bad-signature')
+  })
+
   it('without a peer id, or with none, are refused', async () => {
     expect(await refusal(openPeerRecord(await seal({ seq: 1n })))).toBe('bad-protobuf')
     expect(await refusal(openPeerRecord(await seal({ peerId: Uint8Array.of(1, 2, 3) })))).toBe('bad-peer-id')
