@@ -61,7 +61,7 @@ export interface NodeOptions extends WhereaboutsOptions {
   connectionProtector?: Protector
   /** Default: yamux. */
   muxers?: readonly MuxerFactory[]
-  /** Default: native on Node, elsewhere portable: our own, small. `noble`: audited curves and hashes, 14 kB more. */
+  /** Default: native on Node, elsewhere portable, which is small. `noble`: curves and hashes by noble alone. */
   crypto?: 'native' | 'portable' | 'noble' | Crypto
   /** What identify tells others; default `rhiza/<version>`. */
   agent?: string
@@ -85,6 +85,10 @@ export interface NodeOptions extends WhereaboutsOptions {
   maxConnections?: number
   /** Inbound connections that are not secured yet; one more costs the oldest of the host that has most. Default 128. */
   maxPendingInbound?: number
+  /** Connections that one host (an IPv4 address, an IPv6 /64) may open in a second; ten times as many at once. Default 10. */
+  maxInboundPerSecondPerHost?: number
+  /** The same for a host on loopback or in a private network: behind a proxy all peers are one. Default no limit. */
+  maxInboundPerSecondPerLocalHost?: number
   /** Open connections with one peer. Default 8. */
   maxConnectionsPerPeer?: number
   /** How long a spare connection must have had no stream before it closes. Default 30 s. */
@@ -106,6 +110,8 @@ const defaults = {
   negotiationTimeoutMs: 10_000,
   maxConnections: 1_024,
   maxPendingInbound: 128,
+  maxInboundPerSecondPerHost: 10,
+  maxInboundPerSecondPerLocalHost: Infinity,
   maxConnectionsPerPeer: 8,
   spareGraceMs: 30_000,
   stopTimeoutMs: 3_000,
@@ -184,7 +190,7 @@ class RhizaNode implements Node {
     this.#handlers = new Handlers(() => this.#changed(), env)
     const around = { env, self: this.peerId, handlers: this.#handlers, events: this.#events }
     this.#connections = new Connections(options, around)
-    this.#inbound = new Inbound(transports, by, this.#connections, options.maxPendingInbound)
+    this.#inbound = new Inbound(transports, by, this.#connections, options)
     const { maxDials, maxDialsPerPeer, resolver } = options
     const known: FindAddresses = (peer) =>
       Promise.resolve([...this.#reconnect.addressesOf(peer), ...where.book.addrs(peer).map(({ addr }) => addr)])
@@ -206,7 +212,8 @@ class RhizaNode implements Node {
         agent: options.agent,
         book: where.book,
         addrs: () => where.addresses.all(),
-        protocols: () => this.protocols(),
+        // connections/README.md §Supported protocols: their set is that of the connection
+        protocols: ({ transport }) => this.#handlers.ids(transport),
       },
       (connection, { observedAddr }) => this.#identified(connection, observedAddr),
     )

