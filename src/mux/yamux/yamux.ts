@@ -422,8 +422,11 @@ class Yamux implements Muxer, Home {
     if (this.#info !== undefined) return
     this.#info = info
     this.#accepted = []
-    const ofStreams: CloseInfo = { by: info.by, code: streamCodeOf(info.code), reason: closedBy(info) }
-    for (const channel of this.session.live()) channel.owner?.lose(ofStreams, true)
+    let ofStreams: CloseInfo | undefined
+    for (const channel of this.session.live()) {
+      ofStreams ??= { by: info.by, code: streamCodeOf(info.code), reason: closedBy(info) }
+      channel.owner?.lose(ofStreams, true)
+    }
     for (const acceptor of this.#acceptors.splice(0)) acceptor.resolve(null)
     this.#serveOpeners()
     this.#drive.stop()
