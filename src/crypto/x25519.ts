@@ -11,7 +11,7 @@ const low255 = 2n ** 255n - 1n
 const basePoint = new Uint8Array(32).with(0, 9)
 
 const fromLittleEndian = (bytes: Uint8Array): bigint => toBigInt(bytes.toReversed())
-const toLittleEndian = (value: bigint): Uint8Array => fromBigInt(value, 32).reverse()
+const toLittleEndian = (value: bigint): Uint8Array => fromBigInt(value, 32).toReversed()
 
 /** 0 to p-1. In between numbers are anything above -p and below p: `%` leaves the sign. */
 function reduced(value: bigint): bigint {
