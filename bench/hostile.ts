@@ -1,7 +1,8 @@
 /*
  * What an honest peer feels while others attack the node it is connected with: echoes of 1 KiB, one after another, quiet
  * and under attack in turn; the ratio of their 99th percentiles, attack by attack. Victim, attacker and honest peer are
- * processes of their own. Attacks come at a stated rate: CPU is shared by all three.
+ * processes of their own. Attacks come at a stated rate: CPU is shared by all three, so each round also strikes another
+ * node of the kind (`elsewhere`): what the honest peer feels then is the machine's doing, not its node's.
  * Options: --rounds N, --echoes N, --only ATTACK (repeatable). Prints one line of JSON.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
@@ -169,33 +170,53 @@ async function main(): Promise<void> {
     const lines = createInterface({ input: victim.stdout as NonNullable<ChildProcess['stdout']> })
     const { value } = await lines[Symbol.asyncIterator]().next()
     const { addr } = JSON.parse(String(value)) as { addr: string }
+    const other = start(['--expose-gc', measured])
+    const otherLines = createInterface({ input: other.stdout as NonNullable<ChildProcess['stdout']> })
+    const elsewhere = JSON.parse(String((await otherLines[Symbol.asyncIterator]().next()).value)) as { addr: string }
     const honest = await createNode()
     for (let i = 0; i < 3; i++) await echoes(honest, addr, count)
     const p50: number[] = []
     const p99: number[] = []
     const quiet: number[] = []
+    const machine: number[] = []
+    const own: number[] = []
     for (let round = 0; round < rounds; round++) {
       const before = await echoes(honest, addr, count)
-      const attacker = start([here, '--attack', name, '--port', multiaddr(addr).value('tcp') ?? ''])
-      await sleep(1_000)
-      const during = await echoes(honest, addr, count)
-      const gone = new Promise((resolve) => attacker.once('exit', resolve))
-      attacker.kill('SIGKILL')
-      await gone
-      await sleep(500)
+      const struck = async (at: string): Promise<number[]> => {
+        const attacker = start([here, '--attack', name, '--port', multiaddr(at).value('tcp') ?? ''])
+        await sleep(1_000)
+        const times = await echoes(honest, addr, count)
+        const gone = new Promise((resolve) => attacker.once('exit', resolve))
+        attacker.kill('SIGKILL')
+        await gone
+        await sleep(500)
+        return times
+      }
+      const beside = await struck(elsewhere.addr)
+      const during = await struck(addr)
+      machine.push(quantile(beside, 0.99) / quantile(before, 0.99))
+      own.push(quantile(during, 0.99) / quantile(beside, 0.99))
       quiet.push(quantile(before, 0.99))
       p50.push(quantile(during, 0.5) / quantile(before, 0.5))
       p99.push(quantile(during, 0.99) / quantile(before, 0.99))
-      progress(`${name}: round ${round + 1}, p50 x${p50.at(-1)?.toFixed(2)}, p99 x${p99.at(-1)?.toFixed(2)}`)
+      const seen = `p99 x${p99.at(-1)?.toFixed(2)}, elsewhere x${machine.at(-1)?.toFixed(2)}`
+      progress(`${name}: round ${round + 1}, p50 x${p50.at(-1)?.toFixed(2)}, ${seen}`)
     }
     await honest.stop()
     victim.stdin?.end()
+    other.stdin?.end()
     const ratio = (values: number[]): object => ({
       median: Number(quantile(values, 0.5).toFixed(3)),
       min: Number(Math.min(...values).toFixed(3)),
       max: Number(Math.max(...values).toFixed(3)),
     })
-    results[name] = { quietP99Us: Math.round(quantile(quiet, 0.5)), p50: ratio(p50), p99: ratio(p99) }
+    results[name] = {
+      quietP99Us: Math.round(quantile(quiet, 0.5)),
+      p50: ratio(p50),
+      p99: ratio(p99),
+      elsewhere: ratio(machine),
+      own: ratio(own),
+    }
   }
   const about = { bench: 'hostile', rounds, echoes: count, cpus: cpus().length, load: [load, loadavg()[0]], want: 1.5 }
   process.stdout.write(`${JSON.stringify({ ...about, attacks: results })}\n`)

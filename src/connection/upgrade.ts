@@ -52,9 +52,9 @@ function withRest(stream: Stream, { rest }: Selected): Stream {
 export async function upgrade(
   carrier: TransportConnection,
   role: 'initiator' | 'responder',
-  options: Upgrade & { expectedPeer?: PeerId | undefined; signal?: AbortSignal },
+  options: Upgrade & Pick<SecureOptions, 'signal' | 'pace'> & { expectedPeer?: PeerId | undefined },
 ): Promise<Upgraded> {
-  const { env, security, muxers, protector, expectedPeer, signal, timeoutMs } = options
+  const { env, security, muxers, protector, expectedPeer, signal, pace, timeoutMs } = options
   if (carrier.kind === 'muxed') {
     const { peer, muxer } = carrier
     if (protector !== undefined) {
@@ -86,6 +86,7 @@ export async function upgrade(
       muxers: muxers.map((m) => m.id),
       ...(eager && { proposal: proposalOf(agreed.protocol) }),
       ...(signal && { signal }),
+      ...(pace && { pace }),
       ...(expectedPeer && { expectedPeer }),
     })
     let { wire, muxer: muxerId } = secured

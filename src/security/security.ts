@@ -16,6 +16,8 @@ export interface SecureOptions {
   proposal?: { bytes: Uint8Array; agreed: (stream: Stream) => Promise<Uint8Array | undefined> }
   /** Abort resets the stream and rejects with signal.reason. */
   signal?: AbortSignal
+  /** Awaited before costly arithmetic on what a stranger sent: those we know come first. */
+  pace?: () => Promise<void>
 }
 
 export interface Secured {

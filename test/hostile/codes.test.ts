@@ -109,6 +109,22 @@ it('streams beyond the limit of a protocol, and beyond that of a connection, hea
   await v.expectUnharmed()
 })
 
+it('a peer that opens streams for nothing hears of a rate, and costs the others nothing', async () => {
+  const v = await victim()
+  const t = await hearing(v)
+  const { abandonedStreams, abandonedStreamsPerSecond } = sessionDefaults
+  for (let i = 0; i <= abandonedStreams; i++) {
+    const id = 2 * i + 1
+    await t.stream.write(frame(windowUpdate, syn, id, 0), frame(windowUpdate, rst, id, 0))
+    if (i % 100 === 0) await v.clock.advance(1)
+  }
+  await expect.poll(t.farewell, patience).toBe(connectionCode.rateLimited)
+  const { error } = v.traces.find(({ what }) => what === 'yamux.failed') ?? {}
+  expect(error).toMatchObject({ limit: 'abandonedStreamsPerSecond', max: abandonedStreamsPerSecond })
+  t.socket.destroy()
+  await v.expectUnharmed()
+})
+
 it('a connection too many hears of a resource limit, and is gone a second later', async () => {
   const v = await victim({ maxConnectionsPerPeer: 1 })
   const key = generateKey()

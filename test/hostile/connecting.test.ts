@@ -132,6 +132,23 @@ it('survives two thousand connections at once', async () => {
   await v.expectUnharmed()
 })
 
+it('refuses more connections of one host a second than it may open, and none of others', async () => {
+  const v = await victim({ maxInboundPerSecondPerLocalHost: 5 })
+  // Ten seconds' worth at once; the honest peer's is one of them.
+  const flood = []
+  for (let i = 0; i < 60; i++) flood.push(await connect(v.port).catch(() => undefined))
+  await expect.poll(() => v.codes(refused), patience).toEqual(Array.from({ length: 11 }, () => 'limit'))
+  expect(v.traces.find(({ what }) => what === refused)?.error).toMatchObject({
+    limit: 'maxInboundPerSecondPerLocalHost',
+    max: 5,
+  })
+  for (const one of flood) one?.socket.destroy()
+  await v.clock.advance(1_000)
+  const again = await tunnel(v.port)
+  again.socket.destroy()
+  await v.expectUnharmed()
+})
+
 it('refuses more connections of one peer than maxConnectionsPerPeer, and our own peer id', async () => {
   const v = await victim({ maxConnectionsPerPeer: 3 })
   const key = generateKey()

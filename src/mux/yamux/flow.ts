@@ -61,6 +61,11 @@ export class ReceiveWindow {
     return this.#taken
   }
 
+  /** Whether the peer ever sent a byte. */
+  get heard(): boolean {
+    return this.#unread > 0 || this.#taken > 0
+  }
+
   get owed(): number {
     return this.#max - this.#credit - this.#unread
   }

@@ -20,6 +20,10 @@ export interface SessionOptions {
   ackBacklog?: number
   /** Streams of the peer at the same time; one more is reset. */
   maxInboundStreams?: number
+  /** Streams that the peer may open for nothing at once: reset, or ended without a byte. One more ends the connection. */
+  abandonedStreams?: number
+  /** So many more a second. */
+  abandonedStreamsPerSecond?: number
   /** Milliseconds between pings; Infinity: none but the first. */
   keepAliveMs?: number
   /** Milliseconds without a sign of life after a ping. */
@@ -40,6 +44,8 @@ export const sessionDefaults = {
   acceptBacklog: 256, // §ACK backlog; go-yamux AcceptBacklog
   ackBacklog: 256, // §ACK backlog
   maxInboundStreams: 1024, // go-yamux has 1000
+  abandonedStreams: 1_000,
+  abandonedStreamsPerSecond: 100,
   keepAliveMs: 30_000, // go-yamux KeepAliveInterval
   keepAliveTimeoutMs: 10_000, // go-yamux ConnectionWriteTimeout
   closeTimeoutMs: 5_000,
@@ -50,6 +56,8 @@ export const sessionDefaults = {
 export const maxPongs = 32
 /** Resets of streams we refused that wait to leave. */
 export const maxRefusals = 1024
+/** What a stream that the peer resets counts for among those that are abandoned when it brought some bytes: it may have been of use. */
+export const heardStreamCost = 1 / 20
 /** Bytes a stream's reader must have taken before its window grows: small talk keeps the small window. */
 export const growAfterBytes = 64 * KiB
 /** Bytes of window that every bulk stream gets. Measured: 256 KiB cost a quarter on loopback, 4 MiB gain nothing there. */

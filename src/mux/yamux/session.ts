@@ -12,7 +12,8 @@ import { FrameDecoder } from './decoder.ts'
 import { EventQueue, type SessionEvent } from './events.ts'
 import { flag, frameType, initialWindowBytes, version, type Header } from './frame.ts'
 import { KeepAlive } from './keepalive.ts'
-import { maxPongs, maxRefusals, sessionOptions, type SessionOptions } from './options.ts'
+import { TokenBucket } from '../../token-bucket.ts'
+import { heardStreamCost, maxPongs, maxRefusals, sessionOptions, type SessionOptions } from './options.ts'
 import { SendQuota } from './quota.ts'
 import { Sender } from './sender.ts'
 import { Streams } from './streams.ts'
@@ -28,6 +29,7 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   readonly #sender: Sender<Owner>
   readonly #quota: SendQuota<Owner>
   readonly #budget: ReceiveBudget
+  readonly #abandoned: TokenBucket
 
   // The frame under way.
   readonly #decoder = new FrameDecoder({
@@ -67,6 +69,8 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     this.#streams = new Streams(role, this.#options, firstId, () => this.#events.push({ type: 'slot' }))
     this.#heardAt = now
     this.#budget = new ReceiveBudget(this.#options)
+    const { abandonedStreams, abandonedStreamsPerSecond } = this.#options
+    this.#abandoned = new TokenBucket(abandonedStreams, abandonedStreamsPerSecond, now)
     const { sendQueueBytes, maxQueuedBytes, keepAliveMs, keepAliveTimeoutMs, maxFrameBytes } = this.#options
     this.#quota = new SendQuota(sendQueueBytes, maxQueuedBytes, (channel) =>
       this.#events.push({ type: 'writable', channel }),
@@ -328,16 +332,28 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
     channel.receiving = 'ended'
     this.#events.push({ type: 'end', channel })
     this.#finishedOneSide(channel)
+    if (!channel.receiveWindow.heard) this.#abandon(channel, 1)
+  }
+
+  /** Opening a stream costs us far more than it costs the peer: it may not do so for nothing all the time. */
+  #abandon({ outbound }: Channel<Owner>, cost: number): void {
+    if (outbound || this.#state !== 'open' || this.#abandoned.take(cost, this.#heardAt)) return
+    const { abandonedStreamsPerSecond: max } = this.#options
+    const text = `the peer opens more than ${max} streams a second for nothing`
+    this.#fail(new LimitError('abandonedStreamsPerSecond', max, max + 1, text), connectionCode.rateLimited)
   }
 
   #resetByPeer(channel: Channel<Owner>, code: number): void {
     if (channel.over) return
+    const counted = channel.receiving === 'ended' && !channel.receiveWindow.heard
+    const cost = channel.receiveWindow.heard ? heardStreamCost : 1
     if (channel.receiving === 'ended') {
       // The peer had finished: only our direction is lost, and what waits may still be read.
       this.#stopSending(channel)
       if (channel.receiveWindow.unread === 0) this.#forget(channel)
     } else this.#kill(channel)
     this.#events.push({ type: 'reset', channel, code })
+    if (!counted) this.#abandon(channel, cost)
   }
 
   #ping({ flags, length }: Header): void {

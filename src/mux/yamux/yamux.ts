@@ -3,7 +3,15 @@
  * gives out Streams. Nothing here waits: promises are only made for those who asked to wait.
  */
 import { codeOfStream, codeText, connectionCode, endError, streamCodeOf } from '../../close-codes.ts'
-import { ClosedError, ProtocolError, TimeoutError, UnavailableError, asError, type CloseInfo } from '../../errors.ts'
+import {
+  ClosedError,
+  LimitError,
+  ProtocolError,
+  TimeoutError,
+  UnavailableError,
+  asError,
+  type CloseInfo,
+} from '../../errors.ts'
 import type { Env, Timer } from '../../env.ts'
 import { drive, type Drive } from '../../core.ts'
 import { Inbox, cleanClose, deferred, iterate, type Deferred } from '../../inbox.ts'
@@ -214,6 +222,7 @@ class Yamux implements Muxer, Home {
       data: (bytes) => {
         this.bytesIn += bytes.length
         this.#drive.receive(bytes)
+        if (this.#accepted.length > 0) this.#serveAcceptors()
         return true // what may come is bounded by the credit we gave
       },
       end: (reason) => this.#wireEnded(reason),
@@ -304,6 +313,13 @@ class Yamux implements Muxer, Home {
     return waiter.promise
   }
 
+  #serveAcceptors(): void {
+    while (this.#accepted.length > 0 && this.#acceptors.length > 0) {
+      const stream = this.#accepted.shift() as YamuxStream
+      this.#acceptors.shift()?.resolve(this.#admit(stream))
+    }
+  }
+
   #admit(stream: YamuxStream): YamuxStream {
     this.session.accepted(stream.channel)
     this.#drive.changed()
@@ -317,13 +333,10 @@ class Yamux implements Muxer, Home {
       case 'data':
         event.channel.owner?.arrived(event.bytes)
         return
-      case 'open': {
-        const stream = new YamuxStream(this, event.channel)
-        const acceptor = this.#acceptors.shift()
-        if (acceptor === undefined) this.#accepted.push(stream)
-        else acceptor.resolve(this.#admit(stream))
+      case 'open':
+        // Given out when all that came with it has been looked at: what is reset in the same breath costs no more.
+        this.#accepted.push(new YamuxStream(this, event.channel))
         return
-      }
       case 'end':
         event.channel.owner?.ended()
         return
@@ -402,7 +415,8 @@ class Yamux implements Muxer, Home {
 
   #failed(reason: Error): void {
     this.#drive.flush() // the Go Away, when there is room
-    const code = reason instanceof ProtocolError ? connectionCode.protocolViolation : 0
+    const limited = reason instanceof LimitError ? connectionCode.rateLimited : 0
+    const code = reason instanceof ProtocolError ? connectionCode.protocolViolation : limited
     const dead = reason instanceof TimeoutError
     this.#end({ by: dead ? 'transport' : 'local', code, reason })
     // Who is dead takes no goodbye, and nobody should be given this connection meanwhile.

@@ -110,7 +110,7 @@ class Noise implements SecurityProtocol {
   async #handshake(
     role: 'initiator' | 'responder',
     stream: BufferedStream,
-    { expectedPeer, muxers, proposal }: SecureOptions,
+    { expectedPeer, muxers, proposal, pace }: SecureOptions,
     check: () => void,
   ): Promise<Secured> {
     check()
@@ -146,11 +146,17 @@ class Noise implements SecurityProtocol {
       check()
       await send(stream, state.writeMessage(payload))
     } else {
-      state.readMessage(await receive(stream))
+      const hello = await receive(stream)
+      await pace?.()
+      check()
+      state.readMessage(hello)
       const payload = await this.#payload(muxers)
       check()
       await send(stream, state.writeMessage(payload))
-      theirs = decodePayload(state.readMessage(await receive(stream)))
+      const proof = await receive(stream)
+      await pace?.()
+      check()
+      theirs = decodePayload(state.readMessage(proof))
       remoteKey = await identify(theirs)
       muxer = pickMuxer(theirs.streamMuxers, muxers)
     }

@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { concat, empty } from '../../../src/bytes.ts'
-import { ProtocolError } from '../../../src/errors.ts'
+import { connectionCode } from '../../../src/close-codes.ts'
+import { LimitError, ProtocolError } from '../../../src/errors.ts'
 import type { SessionOptions } from '../../../src/mux/yamux/options.ts'
 import { Session } from '../../../src/mux/yamux/session.ts'
 import { Lab, frame, readEvents, readFrames } from './lab.ts'
@@ -397,6 +398,37 @@ describe('limits', () => {
     expect(lab.sent()).toEqual(['window RST 3 4098'])
     expect(first?.receiving).toBe('open')
     expect(lab.feed(frame('data SYN', 5, bytes(44 * KiB)))[0]).toBe('open 5')
+  })
+
+  const abandoned: [what: string, frames: (id: number) => Uint8Array[], allowed: number][] = [
+    ['resets', (id) => [frame('window SYN', id), frame('window RST', id)], 100],
+    ['resets after a FIN', (id) => [frame('window SYN FIN', id), frame('window RST', id)], 100],
+    ['resets once it has said something', (id) => [frame('data SYN', id, bytes(1)), frame('window RST', id)], 2_000],
+  ]
+  it.each(abandoned)('ends when the peer %s too many streams, and forgives with time', (_what, frames, allowed) => {
+    const options = { abandonedStreams: 100, abandonedStreamsPerSecond: 10 }
+    const lab = new Lab('responder', options)
+    let id = 1
+    const abandon = (count: number): string[] =>
+      Array.from({ length: count }, () => frames((id += 2))).flatMap((some) => lab.feed(...some))
+    expect(abandon(allowed).some((event) => event.startsWith('failed'))).toBe(false)
+    lab.now += 1_000
+    expect(abandon(allowed / 10).some((event) => event.startsWith('failed'))).toBe(false)
+    lab.sent()
+    expect(abandon(1).at(-1)).toBe('failed the peer opens more than 10 streams a second for nothing')
+    const failed = lab.raw.at(-1) as unknown as { reason: LimitError }
+    expect(failed.reason).toBeInstanceOf(LimitError)
+    expect(failed.reason).toMatchObject({ limit: 'abandonedStreamsPerSecond', max: 10 })
+    expect(lab.sent()).toEqual([`goaway 0 ${connectionCode.rateLimited}`])
+  })
+
+  it('lets the peer reset any number of the streams that we opened', () => {
+    const lab = new Lab('responder', { abandonedStreams: 3, abandonedStreamsPerSecond: 1 })
+    for (let i = 0; i < 50; i++) {
+      const channel = lab.open()
+      lab.sent()
+      expect(lab.feed(frame('window RST', channel.id))).toEqual([`reset ${channel.id} 0`])
+    }
   })
 
   it('makes a writer wait at 256 KiB of one stream', () => {

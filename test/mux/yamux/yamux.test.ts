@@ -344,8 +344,22 @@ describe('yamux connections', () => {
     muxer.abort()
   })
 
-  it('forget streams that are reset before anybody accepts them', async () => {
+  it('never give out streams that are reset in the same breath', async () => {
     const { muxer, say } = byHand()
+    let given: unknown = undefined
+    void muxer.accept().then((stream) => (given = stream))
+    await say(concat([1, 3, 5].flatMap((id) => [frame('window SYN', id), frame('window RST', id)])))
+    await settle()
+    expect(given).toBeUndefined()
+    await say(frame('window SYN', 7), frame('window SYN', 9))
+    await settle()
+    expect(given).toBeDefined()
+    expect(await muxer.accept()).not.toBe(given)
+    muxer.abort()
+  })
+
+  it('forget streams that are reset before anybody accepts them', async () => {
+    const { muxer, say } = byHand({ abandonedStreams: 10_000 })
     for (let i = 0; i < 1000; i++)
       await say(frame(i % 2 === 0 ? 'window SYN' : 'window SYN FIN', 2 * i + 1), frame('window RST', 2 * i + 1))
     await say(frame('data SYN FIN', 5001, Uint8Array.of(1)), frame('window RST', 5001))

@@ -52,6 +52,22 @@ describe.each([nativeCrypto, nobleCrypto])('Noise identities on $name', (crypto)
     expect(right.remotePeer.equals(ours.publicKey.peerId)).toBe(true)
   })
 
+  it('are looked at by the responder only in its turn, both times', async () => {
+    const [a, b] = pair()
+    const turns: (() => void)[] = []
+    const pace = (): Promise<void> => new Promise((resolve) => void turns.push(resolve))
+    const done = Promise.all([
+      noise(generateKey('Ed25519', crypto)).secure('initiator', a, { muxers }),
+      noise(generateKey('Ed25519', crypto)).secure('responder', b, { muxers, pace }),
+    ])
+    for (let turn = 0; turn < 2; turn++) {
+      await expect.poll(() => turns.length).toBe(1)
+      turns.shift()?.()
+    }
+    await done
+    expect(turns).toEqual([])
+  })
+
   async function refusal(say: Parameters<typeof impostor>[1]): Promise<unknown> {
     const [a, b] = pair()
     const [dialled] = await Promise.allSettled([
