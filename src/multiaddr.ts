@@ -5,7 +5,7 @@
  */
 import { equals } from './bytes.ts'
 import { formatIp, mappedIp4, parseIp } from './ip.ts'
-import { decodeComponents, encodeComponents, formatComponents, parseComponents } from './multiaddr/codec.ts'
+import { component, decodeComponents, encodeComponents, formatComponents, parseComponents } from './multiaddr/codec.ts'
 import type { Component } from './multiaddr/codec.ts'
 import { protocolByName } from './multiaddr/protocols.ts'
 import { PeerId } from './peer/id.ts'
@@ -19,6 +19,7 @@ export class Multiaddr {
   readonly bytes: Uint8Array
   readonly #components: readonly Component[]
   #text: string | undefined
+  #peer: PeerId | undefined
 
   private constructor(components: readonly Component[]) {
     this.#components = components
@@ -33,6 +34,11 @@ export class Multiaddr {
   /** From a peer's bytes. Throws ProtocolError `bad-multiaddr`. The bytes are copied. */
   static decode(bytes: Uint8Array): Multiaddr {
     return new Multiaddr(decodeComponents(bytes))
+  }
+
+  /** Of components that are good; they are not looked at. */
+  static of(components: readonly Component[]): Multiaddr {
+    return new Multiaddr(components)
   }
 
   toString(): string {
@@ -73,7 +79,7 @@ export class Multiaddr {
   /** The peer the address leads to: that of the last /p2p; undefined where a /p2p-circuit without target follows it. */
   peerId(): PeerId | undefined {
     const last = this.#components.findLast(({ name }) => name === 'p2p' || name === 'p2p-circuit')
-    return last?.name === 'p2p' ? PeerId.decode(last.bytes) : undefined
+    return last?.name === 'p2p' ? (this.#peer ??= PeerId.decode(last.bytes)) : undefined
   }
 
   /** The same address for this peer: /p2p/id at the end, in the place of another peer's if there is one. */
@@ -117,10 +123,21 @@ function same(a: Component, b: Component | undefined): boolean {
   return b !== undefined && a.code === b.code && equals(a.bytes, b.bytes)
 }
 
+/** Texts come again and again: with each stream and ping to a peer, and several times in a dial. The latest are kept. */
+const maxRemembered = 64
+const remembered = new Map<string, Multiaddr>()
+
 /** From text (TypeError) or bytes (ProtocolError `bad-multiaddr`); a Multiaddr is returned as it is. */
 export function multiaddr(input: string | Uint8Array | Multiaddr): Multiaddr {
   if (input instanceof Multiaddr) return input
-  return typeof input === 'string' ? Multiaddr.parse(input) : Multiaddr.decode(input)
+  if (typeof input !== 'string') return Multiaddr.decode(input)
+  let addr = remembered.get(input)
+  if (addr !== undefined) return addr
+  addr = Multiaddr.parse(input)
+  const [oldest] = remembered.size < maxRemembered ? [] : remembered.keys()
+  if (oldest !== undefined) remembered.delete(oldest)
+  remembered.set(input, addr)
+  return addr
 }
 
 /** From a user's text. Throws TypeError: `/ip4/1.2.3.999/tcp/1: component 1 "ip4": "1.2.3.999" is not an IPv4 address`. */
@@ -171,6 +188,12 @@ export function fromHostPort(host: string, port: number, network: 'tcp' | 'udp' 
   const parsed = parseIp(address)
   if (parsed === undefined) throw new TypeError(`${JSON.stringify(host)} is not an IP address`)
   const ip = mappedIp4(parsed) ?? parsed
-  const prefix = zone === undefined || ip.length === 4 ? '' : `/ip6zone/${zone}`
-  return Multiaddr.parse(`${prefix}/ip${ip.length === 4 ? 4 : 6}/${formatIp(ip)}/${network}/${port}`)
+  if (zone !== undefined && ip.length === 16) {
+    return Multiaddr.parse(`/ip6zone/${zone}/ip6/${formatIp(ip)}/${network}/${port}`)
+  }
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new TypeError(`${port} is not a port`)
+  return Multiaddr.of([
+    component(ip.length === 4 ? 'ip4' : 'ip6', ip),
+    component(network, Uint8Array.of(port >> 8, port)),
+  ])
 }

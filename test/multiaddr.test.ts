@@ -231,6 +231,16 @@ describe('Multiaddr', () => {
   })
 })
 
+describe('a text that was read before', () => {
+  it('is the same address, however many others came meanwhile', () => {
+    const texts = Array.from({ length: 200 }, (_, i) => `/ip4/192.0.2.1/tcp/${i}`)
+    for (const text of [...texts, ...texts]) expect(multiaddr(text).toString()).toBe(text)
+    expect(multiaddr(texts[199] ?? '')).toBe(multiaddr(texts[199] ?? ''))
+    expect(() => multiaddr('/ip4/1')).toThrow(TypeError)
+    expect(() => multiaddr('/ip4/1')).toThrow(TypeError)
+  })
+})
+
 describe('hostPort', () => {
   it.each([
     ['/ip4/1.2.3.4/tcp/80', { host: '1.2.3.4', port: 80, family: 4, network: 'tcp' }],

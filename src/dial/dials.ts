@@ -49,7 +49,7 @@ export class Dials<C> {
     try {
       return await raceAbort(dial.outcome.promise, signal)
     } finally {
-      this.leave(dial, asError(signal.reason ?? 'nobody waits for this dial'))
+      this.leave(dial, signal.reason ?? 'nobody waits for this dial')
     }
   }
 
@@ -66,8 +66,8 @@ export class Dials<C> {
   }
 
   /** The last caller that gives up takes the attempt with it. */
-  leave(dial: Dial<C>, reason: Error): void {
-    if (--dial.callers === 0 && this.#dials.get(dial.addr) === dial) this.#end(dial, reason)
+  leave(dial: Dial<C>, reason: unknown): void {
+    if (--dial.callers === 0 && this.#dials.get(dial.addr) === dial) this.#end(dial, asError(reason))
   }
 
   /** Ends every attempt. */
@@ -115,7 +115,7 @@ export class Dials<C> {
       (connection) => {
         over()
         outcome.resolve(connection)
-        for (const other of peer === undefined ? [] : this.#of(peer)) {
+        for (const other of peer === undefined || this.#dials.size === 0 ? [] : this.#of(peer)) {
           other.outcome.resolve(connection)
           this.#end(other, new ClosedError('another address of the peer answered first', cleanClose))
         }

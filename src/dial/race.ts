@@ -60,6 +60,6 @@ export async function race<C>(
   } finally {
     over = true
     timer?.cancel()
-    for (const dial of open) dials.leave(dial, asError(signal.reason ?? 'another address answered first'))
+    for (const dial of open) dials.leave(dial, signal.reason ?? 'another address answered first')
   }
 }

@@ -92,6 +92,13 @@ export function decodeComponents(bytes: Uint8Array): Component[] {
   return out
 }
 
+/** Throws TypeError for a name that no protocol has, ProtocolError `bad-multiaddr` for a value that it can't have. */
+export function component(name: string, bytes: Uint8Array): Component {
+  const protocol = protocolByName(name)
+  if (protocol === undefined) throw new TypeError(`${quote(name)} is not the name of a multiaddr protocol`)
+  return decodeComponent(protocol, bytes)
+}
+
 function decodeComponent({ code, name, value }: Protocol, bytes: Uint8Array): Component {
   if (value === undefined) return { code, name, value: undefined, bytes: none }
   const text = value.format(bytes)

@@ -70,13 +70,14 @@ export class Observed {
 
   /** Whether it was of use: a hint to ask for `confirmed` again. `listen` are our listen addresses. */
   observe({ connection, local, remote, observed }: Observation, listen: readonly Multiaddr[], now: number): boolean {
-    const [here, there, outside] = [waist(local), waist(remote), waist(observed)]
-    if (here === undefined || there === undefined || outside === undefined) return false
+    const outside = waist(observed)
+    if (outside === undefined || isLoopback(outside.ip) || isUnspecified(outside.ip)) return false
+    const [here, there] = [waist(local), waist(remote)]
+    if (here === undefined || there === undefined) return false
     // A port that we do not listen on tells nothing about those that we do.
     if (!listen.some((addr) => waist(addr)?.text === here.text)) return false
     if (outside.ip.length !== here.ip.length || outside.at.network !== here.at.network || outside.at.port === 0)
       return false
-    if (isLoopback(outside.ip) || isUnspecified(outside.ip)) return false
     // A neighbour can't know how the internet sees us, nor the other way round.
     if (isGlobal(outside.ip) !== isGlobal(there.ip)) return false
     const key = `${here.text} ${groupOf(there.ip)}`
@@ -107,6 +108,7 @@ export class Observed {
   /** Listen addresses as they are outside, those with most votes first: `/ws` and the like stay. */
   confirmed(listen: readonly Multiaddr[], now: number): string[] {
     this.#expire(now)
+    if (this.#votes.size === 0) return []
     const byLocal = new Map<string, Map<string, number>>()
     for (const { local, outside } of this.#votes.values()) {
       const counts = byLocal.get(local) ?? new Map<string, number>()

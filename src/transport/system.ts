@@ -49,9 +49,11 @@ export function unreachable(addr: Multiaddr, thrown: Error): UnavailableError {
   return new UnavailableError('unreachable', `cannot reach ${addr}`, tried)
 }
 
+export const isWildcard = (host: string): boolean => host === '0.0.0.0' || host === '::'
+
 /** The addresses at which peers may find a socket bound to `host`; link-local ones mean nothing on another machine. */
 export function reachable(host: string, family: string, port: number): Multiaddr[] {
-  if (host !== '0.0.0.0' && host !== '::') return [fromHostPort(host, port)]
+  if (!isWildcard(host)) return [fromHostPort(host, port)]
   return Object.values(networkInterfaces())
     .flatMap((addresses) => addresses ?? [])
     .filter((a) => a.family === family && !a.address.startsWith('fe80:'))

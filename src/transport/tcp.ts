@@ -11,7 +11,7 @@ import { deferred } from '../inbox.ts'
 import { fromHostPort, hostPort, type HostPort, type Multiaddr } from '../multiaddr.ts'
 import { SocketWire, socketHighWaterBytes } from '../socket-wire.ts'
 import { WireStream } from '../wire.ts'
-import { explain, listenProblems, reachable, unreachable } from './system.ts'
+import { explain, isWildcard, listenProblems, reachable, unreachable } from './system.ts'
 import type { Listener, RawConnection, Transport, TransportConnection } from './transport.ts'
 
 export { SocketWire } from '../socket-wire.ts'
@@ -120,8 +120,10 @@ async function listen(
   const bound = server.address()
   if (bound === null || typeof bound === 'string') throw new UnavailableError('refused', `${addr} is not bound`)
   const { address, family, port } = bound
+  // The interfaces behind a wildcard come and go.
+  const fixed = isWildcard(address) ? undefined : reachable(address, family, port)
   return {
-    addrs: () => reachable(address, family, port),
+    addrs: () => fixed ?? reachable(address, family, port),
     // The operating system does not tell us when an interface comes or goes; addrs() looks each time.
     onAddrs: () => () => {},
     close() {

@@ -2,7 +2,7 @@
  * identify: each side tells its key, addresses, protocols and how it sees the other. Push brings changes: at most two
  * a second to a peer. What the peer says of its addresses goes to the address book, from its signed record if it sent one.
  */
-import { concat } from '../../bytes.ts'
+import { concat, equals } from '../../bytes.ts'
 import { guard } from '../../deadline.ts'
 import { isPlausible, reachOf } from '../../addresses.ts'
 import type { Timer } from '../../env.ts'
@@ -43,7 +43,8 @@ export interface Self {
   /** Takes in what peers say, and gives our record. */
   book: AddressBook
   addrs(): readonly Multiaddr[]
-  protocols(): readonly string[]
+  /** Those that the connection's peer may open on it. */
+  protocols(connection: Connection): readonly string[]
   agent: string
 }
 
@@ -99,6 +100,13 @@ async function readIdentify(stream: ProtocolStream): Promise<IdentifyMessage> {
   return Identify.decode(concat(frames))
 }
 
+/** Throws ProtocolError `bad-key` for what is no key. */
+function isKeyOf(peer: PeerId, key: Uint8Array): boolean {
+  return (
+    (peer.publicKeyBytes !== undefined && equals(peer.publicKeyBytes, key)) || PeerId.fromPublicKey(key).equals(peer)
+  )
+}
+
 /** The two fields of a Connection that identify writes. */
 interface IdentifyTarget {
   protocols: readonly string[] | undefined
@@ -123,7 +131,9 @@ export function createIdentify(
     const addrs = self.addrs()
     let signedPeerRecord: Uint8Array | undefined
     try {
-      signedPeerRecord = await book.seal(addrs)
+      // Who never had an address has none to take back, and everybody would have to verify that.
+      const bare = addrs.length === 0 && book.record(book.self) === undefined
+      if (!bare) signedPeerRecord = await book.seal(addrs)
     } catch (error) {
       env.trace?.('identify.no-record', { error })
     }
@@ -132,7 +142,7 @@ export function createIdentify(
       publicKey: self.publicKey.encoded,
       // Nobody else can dial our loopback (go-libp2p).
       listenAddrs: addrs.filter((a) => near || reachOf(a) !== 'loopback').map((a) => a.bytes),
-      protocols: self.protocols(),
+      protocols: self.protocols(connection),
       observedAddr: connection.remoteAddr.bytes,
       protocolVersion,
       agentVersion: self.agent,
@@ -162,7 +172,7 @@ export function createIdentify(
   }
 
   async function apply(connection: Connection & IdentifyTarget, message: IdentifyMessage): Promise<IdentifyResult> {
-    if (message.publicKey !== undefined && !PeerId.fromPublicKey(message.publicKey).equals(connection.peer)) {
+    if (message.publicKey !== undefined && !isKeyOf(connection.peer, message.publicKey)) {
       throw new ProtocolError('wrong-peer', `identify of ${connection.peer} carries another public key`)
     }
     if (message.protocols.length > 0) connection.protocols = message.protocols

@@ -76,6 +76,18 @@ describe('identify', () => {
     expect(b.book.record(b.peerId)).toEqual(signedPeerRecord)
   })
 
+  it('sends no record where there never was an address, and takes one back with an empty record', async () => {
+    const network = new MemoryNetwork()
+    const a = await started({ transports: [memory(network)], listen: ['/memory/0'] })
+    const b = await started({ transports: [memory(network)] })
+    await b.dial(addrOf(a))
+    await expect.poll(() => a.peers(), patience).toHaveLength(1)
+    expect((await a.identify(b.peerId)).signedPeerRecord).toBeUndefined()
+    await b.book.seal([multiaddr('/ip4/192.0.2.1/tcp/1')])
+    const { signedPeerRecord } = await a.identify(b.peerId)
+    expect((await openPeerRecord(signedPeerRecord ?? new Uint8Array(0))).addrs).toEqual([])
+  })
+
   it('finds a peer by its id alone, also after a restart with the same records', async () => {
     const network = new MemoryNetwork()
     const options = { transports: [memory(network)], listen: ['/memory/0'] }
