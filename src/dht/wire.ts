@@ -92,7 +92,14 @@ const none = new Uint8Array(0)
 
 /** Without its length prefix. */
 export function encodeMessage({ type, key, record, closerPeers, providerPeers }: Message): Uint8Array {
-  return Schema.encode({ type: messageTypes[type], key, ...(record && { record }), closerPeers, providerPeers })
+  return Schema.encode({
+    // proto3: what is zero or empty is left out.
+    ...(messageTypes[type] !== 0 && { type: messageTypes[type] }),
+    ...(key.length > 0 && { key }),
+    ...(record && { record }),
+    closerPeers,
+    providerPeers,
+  })
 }
 
 /** Throws ProtocolError on bytes that are no message, of an unknown type, or over a limit. */
