@@ -6,7 +6,7 @@ import { codeOfStream, codeText, streamCode } from '../close-codes.ts'
 import { guard } from '../deadline.ts'
 import { ClosedError, LimitError, UnavailableError, asError, type Attempt, type CloseInfo } from '../errors.ts'
 import type { Env, Trace } from '../env.ts'
-import type { Handler, Handlers } from './handlers.ts'
+import { serves, type Handler, type Handlers } from './handlers.ts'
 import type { Connection, ConnectionProtocols, NewStreamOptions, ProtocolStream, StreamContext } from '../host.ts'
 import { iterate } from '../inbox.ts'
 import type { Multiaddr } from '../multiaddr.ts'
@@ -358,9 +358,8 @@ export class UpgradedConnection implements Connection {
   readonly #accepts = (protocol: string): boolean => {
     const entry = this.#options.handlers.find(protocol)
     if (entry === undefined) return false
-    const { limited = false, transports } = entry.options
-    if (this.limited !== undefined && !limited) return false
-    return transports === undefined || transports.includes(this.transport)
+    if (this.limited !== undefined && entry.options.limited !== true) return false
+    return serves(entry.options, this.transport)
   }
 
   readonly #remembers = (protocol: string): boolean => this.#options.handlers.has(protocol)

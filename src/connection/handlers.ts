@@ -50,6 +50,10 @@ function checkCapabilities(capabilities: readonly string[]): void {
   throw new RangeError(`capabilities: want at most ${maxCapabilities}, each of 1 to ${maxCapabilityBytes} bytes`)
 }
 
+/** Whether what has these options is served over `transport`. */
+export const serves = ({ transports }: HandleOptions, transport: string): boolean =>
+  transports === undefined || transports.includes(transport)
+
 export class Handlers {
   readonly #byId = new Map<string, Handler>()
   /** By name, the highest version first. */
@@ -63,9 +67,12 @@ export class Handlers {
     this.#env = env
   }
 
-  /** Exact ids alone: ranges are not announced. */
-  ids(): string[] {
-    return [...this.#byId.keys()]
+  /** Exact ids alone: ranges are not announced. Those that are served over `transport`, where there is one. */
+  ids(transport?: string): string[] {
+    const all = [...this.#byId]
+    return (transport === undefined ? all : all.filter(([, { options }]) => serves(options, transport))).map(
+      ([id]) => id,
+    )
   }
 
   /** Under exactly this id. */

@@ -416,7 +416,11 @@ describe('a handler bound to transports', () => {
     expect(near.connections()[0]?.transport).toBe('memory')
     expect(await told(await far.newStream(b.peerId, '/tcp-only/1.0.0'))).toContain('/tcp-only/1.0.0')
     expect(await told(await near.newStream(b.peerId, '/app/1.3.0'))).toContain('/app/1.3.0')
-    // Identify announces both over both: the opening is optimistic or exact, the refusal is the same.
+    const shown = async (node: Node): Promise<readonly string[]> => (await node.identify(b.peerId)).protocols
+    expect(await shown(far)).toContain('/tcp-only/1.0.0')
+    expect(await shown(near)).not.toContain('/tcp-only/1.0.0')
+    expect(await shown(near)).toContain('/app/1.0.0')
+    expect(await shown(far)).not.toContain('/app/1.0.0')
     const refused = async (node: Node, id: string): Promise<unknown> =>
       errorCode(
         await node
