@@ -10,7 +10,7 @@ import { hkdfSha256, hmacSha256, sha256, sha256Hasher, sha512 } from './sha2.ts'
 import { x25519, x25519PublicKey } from './x25519.ts'
 
 // Without it the synchronous functions have none.
-hashes.sha512 = (message) => sha512(message)
+hashes.sha512 = (message) => new Uint8Array(sha512(message))
 
 export const portableCrypto: Crypto = backend({
   name: 'portable',
