@@ -395,6 +395,8 @@ export class Session<Owner> implements Core<Uint8Array, SessionEvent<Owner>, Uin
   #finishedOneSide(channel: Channel<Owner>): void {
     if (!channel.over) return
     if (channel.receiveWindow.unread === 0) this.#forget(channel)
+    // What waits to be read still counts as bytes, but may wait for ever: it must not take the place of a stream.
+    else this.#streams.forget(channel)
     this.#events.push({ type: 'done', channel })
   }
 

@@ -105,9 +105,10 @@ export class Streams<Owner> {
     this.#backlog--
   }
 
+  /** It counts no more; once is enough. */
   forget(channel: Channel<Owner>): void {
-    if (channel.opening === 'syn-owed') this.#unborn.delete(channel)
-    else this.#channels.delete(channel.id)
+    const known = channel.opening === 'syn-owed' ? this.#unborn.delete(channel) : this.#channels.delete(channel.id)
+    if (!known) return
     if (channel.outbound) {
       if (channel.opening !== 'established') this.#freeSlot()
     } else {

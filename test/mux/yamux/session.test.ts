@@ -368,6 +368,22 @@ describe('limits', () => {
     expect(lab.feed(frame('window SYN', 5))[0]).toMatch(/^refused 5 maxInboundStreams/)
   })
 
+  it('counts no stream that has ended on both sides, whoever may still read what came; its bytes count', () => {
+    const lab = new Lab('responder', { maxInboundStreams: 1, maxUnreadBytes: 256 * KiB })
+    for (const id of [1, 3, 5]) {
+      expect(lab.feed(frame('data SYN FIN', id, bytes(100 * KiB)))[0]).toBe(`open ${id}`)
+      const { channel } = lab
+      lab.session.accepted(channel)
+      lab.session.finish(channel)
+      lab.sent()
+      expect(lab.events()).toEqual([`finished ${id}`, `done ${id}`])
+      expect([...lab.session.live()]).toEqual([])
+      lab.session.taken(channel, id === 1 ? 100 * KiB : 50 * KiB)
+    }
+    // 100 KiB of them wait still.
+    expect(lab.feed(frame('data SYN', 7, bytes(200 * KiB)))).toEqual(['open 7', 'reset 7 4098'])
+  })
+
   it('waits with stream 257 of ours that the peer has not acknowledged', () => {
     const lab = new Lab('initiator')
     for (let i = 0; i < 256; i++) lab.open()
