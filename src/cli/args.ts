@@ -101,7 +101,7 @@ export function parseSize(text: string): number {
 }
 
 /** `rhiza --repo DIR id` is `rhiza id --repo DIR`: options that hold everywhere may stand before the command, too. */
-export function commandFirst(argv: readonly string[]): string[] {
+export function commandFirst(argv: readonly string[], groups: ReadonlySet<string> = new Set()): string[] {
   let at = 0
   while (
     argv[at] === '--json' ||
@@ -110,8 +110,8 @@ export function commandFirst(argv: readonly string[]): string[] {
     argv[at]?.startsWith('--repo=') === true
   )
     at += argv[at] === '--repo' ? 2 : 1
-  const command = argv.slice(at, at + 1)
-  return [...command, ...argv.slice(0, at), ...argv.slice(at + 1)]
+  const words = groups.has(argv[at] ?? '') ? 2 : 1
+  return [...argv.slice(at, at + words), ...argv.slice(0, at), ...argv.slice(at + words)]
 }
 
 /** `text` if it can be a multiaddr: here a bare peer id leads nowhere. */

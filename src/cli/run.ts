@@ -18,15 +18,21 @@ import {
 } from './args.ts'
 import { add } from './commands/add.ts'
 import { cat } from './commands/cat.ts'
+import { dht } from './commands/dht.ts'
 import { get } from './commands/get.ts'
 import { id } from './commands/id.ts'
+import { key } from './commands/key.ts'
 import { ls } from './commands/ls.ts'
+import { name as names } from './commands/name.ts'
 import { perf } from './commands/perf.ts'
 import { ping } from './commands/ping.ts'
+import { routing } from './commands/routing.ts'
 import { serve } from './commands/serve.ts'
 import { Output } from './output.ts'
 
-const commands: readonly Command[] = [id, add, cat, get, ls, serve, ping, perf]
+const commands: readonly Command[] = [id, add, cat, get, ls, serve, ping, perf, ...routing, ...names, ...key, ...dht]
+/** First words of commands of two: `key` of `key gen`. */
+const groups = new Set(commands.flatMap(({ name }) => (name.includes(' ') ? [name.split(' ')[0] ?? ''] : [])))
 
 /** From an interrupt to the end at the latest; a second interrupt ends at once. */
 const endWithinMs = 3_000
@@ -82,19 +88,39 @@ function report(out: Output, error: unknown): void {
 function commandOf(name: string): Command {
   const command = commands.find((c) => c.name === name)
   if (command !== undefined) return command
-  const names = commands.map((c) => c.name).join(', ')
+  const [first = ''] = name.split(' ')
+  if (groups.has(first)) {
+    const inside = commands.flatMap((c) => (c.name.startsWith(`${first} `) ? [c.name.slice(first.length + 1)] : []))
+    throw new UsageError(`what of ${first}? want ${inside.join(', ')}; see rhiza ${first} --help`)
+  }
+  const all = commands.map((c) => c.name.split(' ')[0])
+  const names = [...new Set(all)].join(', ')
   throw new UsageError(`there is no command ${JSON.stringify(name)}: want ${names}; see rhiza --help`)
 }
 
+/** Of a group it is the help of all in it. */
+function helpOf(topic: string): string {
+  if (!groups.has(topic)) return commandHelp(commandOf(topic))
+  const inside = commands.filter((c) => c.name.startsWith(`${topic} `))
+  return inside.map((command) => commandHelp(command)).join('\n')
+}
+
 async function dispatch(given: readonly string[], out: Output, signal: AbortSignal): Promise<void> {
-  const [name, ...rest] = commandFirst(given)
+  const [first, ...others] = commandFirst(given, groups)
+  const two = groups.has(first ?? '') && others[0] !== undefined && !others[0].startsWith('-')
+  const name = two ? `${first} ${others[0]}` : first
+  const rest = two ? others.slice(1) : others
   if (name === undefined || name === '--json' || name === 'help' || name === '--help' || name === '-h') {
-    const topic = rest.find((word) => !word.startsWith('-'))
-    await out.write(topic === undefined ? generalHelp(commands, version) : commandHelp(commandOf(topic)))
+    const topic = rest.filter((word) => !word.startsWith('-')).join(' ')
+    await out.write(topic === '' ? generalHelp(commands, version) : helpOf(topic))
     return
   }
   if (name === '--version' || name === 'version') {
     await out.result({ version }, version)
+    return
+  }
+  if (groups.has(name) && (rest.includes('--help') || rest.includes('-h'))) {
+    await out.write(helpOf(name))
     return
   }
   const command = commandOf(name)

@@ -1,7 +1,7 @@
 /*
  * Tells the DHT what we have: the roots that were added, soon after, and again every 22 hours (a provider record holds 48
  * h: ipfs/specs kad-dht.md). The list lies in the record store, where another process may add to it: `/provide/new/<cid>`
- * waits to be told, `/provide/told/<cid>` holds when it was.
+ * waits to be told, `/provide/told/<cid>` holds when it was, and how many peers.
  */
 import { sleep } from '../deadline.ts'
 import type { Dht } from '../dht/dht.ts'
@@ -39,13 +39,24 @@ export async function noteRoot(records: RecordStore, cid: CID): Promise<void> {
   await records.put(`${fresh}${cid}`, new Uint8Array(0))
 }
 
-/** It was told just now. */
-export async function noteTold(records: RecordStore, cid: CID, wallTime: number): Promise<void> {
-  await records.batch([toldAt(String(cid), wallTime), { key: `${fresh}${cid}`, value: undefined }])
+/** When a root was told of (Unix milliseconds), and to how many peers. */
+export async function toldOf(records: RecordStore, cid: CID): Promise<{ at: number; peers: number } | undefined> {
+  const value = await records.get(`${told}${cid}`)
+  return value === undefined ? undefined : readTold(value)
 }
 
-function toldAt(cid: string, wallTime: number): RecordChange {
-  return { key: `${told}${cid}`, value: fromUtf8(String(Math.floor(wallTime))) }
+/** It was told just now. */
+export async function noteTold(records: RecordStore, cid: CID, at: number, peers: number): Promise<void> {
+  await records.batch([toldAt(String(cid), at, peers), { key: `${fresh}${cid}`, value: undefined }])
+}
+
+function toldAt(cid: string, at: number, peers: number): RecordChange {
+  return { key: `${told}${cid}`, value: fromUtf8(`${Math.floor(at)} ${peers}`) }
+}
+
+function readTold(value: Uint8Array): { at: number; peers: number } {
+  const [at = Number.NaN, peers = Number.NaN] = toUtf8(value).split(' ').map(Number)
+  return { at, peers }
 }
 
 export class Announcer {
@@ -109,7 +120,7 @@ export class Announcer {
       const before = env.clock.wallTime() - intervalMs
       for await (const { key, value } of records.entries(told)) {
         if (round.length >= roundSize) break
-        if (!(Number(toUtf8(value)) > before)) round.push({ key, cid: key.slice(told.length) })
+        if (!(readTold(value).at > before)) round.push({ key, cid: key.slice(told.length) })
       }
     }
     const more = round.length >= roundSize
@@ -139,7 +150,7 @@ export class Announcer {
       env.trace?.('kit.provide-failed', { cid: text, error: asError(error) })
       return false
     }
-    const at = toldAt(text, env.clock.wallTime())
+    const at = toldAt(text, env.clock.wallTime(), peers)
     await records.batch(key === at.key ? [at] : [at, { key, value: undefined }])
     onProvided?.(cid, peers)
     return true

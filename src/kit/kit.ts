@@ -267,7 +267,7 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
     async provide(cid, bound = {}) {
       if (dht === undefined) throw new UnavailableError('unsupported', 'this kit has no DHT: createKit({ dht })')
       const peers = await dht.provide(cid, bound)
-      await announcing?.noteTold(records, cid, node.env.clock.wallTime())
+      await announcing?.noteTold(records, cid, node.env.clock.wallTime(), peers)
       onProvided?.(cid, peers)
       return peers
     },

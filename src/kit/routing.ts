@@ -90,8 +90,9 @@ export async function createRouting(
     }
   }
 
+  const known = (): boolean => dht?.networks.some(({ table }) => table.size > 0) === true
+
   async function ready(signal: AbortSignal): Promise<boolean> {
-    const known = (): boolean => dht?.networks.some(({ table }) => table.size > 0) === true
     await until(known, node.env.clock.now() + firstPeerMs, signal)
     return known()
   }

@@ -1,11 +1,14 @@
 import { stat } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
+import { noteRoot } from '../../kit/announcer.ts'
 import { createKit, type Kit } from '../../kit/kit.ts'
+import type { RecordStore } from '../../store/records.ts'
 import { openRepo } from '../../store/repo.ts'
 import { profiles, type ProfileName } from '../../unixfs/build.ts'
 import type { AddedEntry } from '../../unixfs/import.ts'
 import { UsageError, type Command, type Context } from '../args.ts'
 import { contentOf, entriesBelow, extentOf } from '../files.ts'
+import { recordsOf } from '../network.ts'
 import { printable, type Progress } from '../output.ts'
 
 function profileOf(given: unknown): ProfileName {
@@ -23,6 +26,8 @@ interface Job {
   progress: Progress
   quiet: boolean
   hidden: boolean
+  /** Where a serve on this repo looks for what to tell the DHT. */
+  records: RecordStore | undefined
 }
 
 async function print(
@@ -35,7 +40,7 @@ async function print(
 }
 
 async function addPath(job: Job, path: string): Promise<void> {
-  const { kit, context, profile, progress, hidden } = job
+  const { kit, context, profile, progress, hidden, records } = job
   const { signal } = context
   let seen = 0
   const onProgress = (bytes: number): void => {
@@ -43,12 +48,16 @@ async function addPath(job: Job, path: string): Promise<void> {
     seen = bytes
   }
   if (path === '-') {
-    await print(job, '-', await kit.add(process.stdin, { profile, onProgress, signal }))
+    const added = await kit.add(process.stdin, { profile, onProgress, signal })
+    if (records !== undefined) await noteRoot(records, added.cid)
+    await print(job, '-', added)
     return
   }
   const name = basename(resolve(path))
   if (!(await stat(path)).isDirectory()) {
-    await print(job, name, await kit.add(contentOf(path), { profile, onProgress, signal }))
+    const added = await kit.add(contentOf(path), { profile, onProgress, signal })
+    if (records !== undefined) await noteRoot(records, added.cid)
+    await print(job, name, added)
     return
   }
   const entries: AddedEntry[] = []
@@ -59,6 +68,7 @@ async function addPath(job: Job, path: string): Promise<void> {
     // The root is printed below, when everything is durable: until then nothing is promised.
     onEntry: (entry) => void (entry.path === '' || entries.push(entry)),
   })
+  if (records !== undefined) await noteRoot(records, root.cid)
   for (const entry of entries) await print(job, `${name}/${entry.path}`, entry)
   await print(job, name, root)
 }
@@ -92,11 +102,12 @@ export const add: Command = {
     const progress = out.progress('adding')
     try {
       const kit = await createKit({ repo })
+      const records = await recordsOf(repo)
       const extents = await Promise.all(args.flatMap((path) => (path === '-' ? [] : [extentOf(path, hidden)])))
       if (!args.includes('-')) progress.total(extents.reduce((sum, { bytes }) => sum + bytes, 0))
       for (const path of args) {
         signal.throwIfAborted()
-        await addPath({ kit, context, profile, progress, quiet: options['quiet'] === true, hidden }, path)
+        await addPath({ kit, context, profile, progress, quiet: options['quiet'] === true, hidden, records }, path)
       }
       progress.done()
       const leftOut = extents.reduce((sum, extent) => sum + extent.leftOut, 0)

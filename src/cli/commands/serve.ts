@@ -1,10 +1,11 @@
 import { networkInterfaces } from 'node:os'
 import { UnavailableError, errorCode } from '../../errors.ts'
-import { createKit, type Kit } from '../../kit/kit.ts'
+import { createKit, type Kit, type KitOptions } from '../../kit/kit.ts'
 import { servePerf } from '../../protocols/perf.ts'
-import type { RecordStore } from '../../store/records.ts'
 import { openRepo, type Repo } from '../../store/repo.ts'
-import { UsageError, listOf, multiaddrOf, stopTimeoutMs, type Command } from '../args.ts'
+import { UsageError, listOf, multiaddrOf, stopTimeoutMs, type Command, type Context } from '../args.ts'
+import { dhtOf, findingOf, findingOptions, recordsOf } from '../network.ts'
+import { keyNamed } from './name.ts'
 
 const firstPort = 4001
 /** Ports that are tried before the system is asked for any. */
@@ -16,19 +17,9 @@ function everywhere(port: number): string[] {
   return [`/ip4/0.0.0.0/tcp/${port}`, ...(hasIp6 ? [`/ip6/::/tcp/${port}`] : [])]
 }
 
-/** Undefined where this runtime has no store for them, or where we may not write: then nothing is remembered. */
-async function recordsOf(repo: Repo): Promise<{ records?: RecordStore }> {
-  try {
-    return { records: await repo.records() }
-  } catch (error) {
-    if (errorCode(error) !== 'unsupported' && errorCode(error) !== 'not-permitted') throw error
-    return {}
-  }
-}
-
-async function startOn(repo: Repo, listen: readonly string[]): Promise<Kit> {
+async function startOn(repo: Repo, listen: readonly string[], network: Partial<KitOptions>): Promise<Kit> {
   const privateKey = await repo.identity()
-  const kit = await createKit({ repo, privateKey, listen, stopTimeoutMs, ...(await recordsOf(repo)) })
+  const kit = await createKit({ repo, privateKey, listen, stopTimeoutMs, ...network })
   try {
     await kit.start()
     return kit
@@ -38,15 +29,52 @@ async function startOn(repo: Repo, listen: readonly string[]): Promise<Kit> {
   }
 }
 
-async function startSomewhere(repo: Repo): Promise<Kit> {
+async function startSomewhere(repo: Repo, network: Partial<KitOptions>): Promise<Kit> {
   for (let port = firstPort; port < firstPort + portsTried; port++) {
     try {
-      return await startOn(repo, everywhere(port))
+      return await startOn(repo, everywhere(port), network)
     } catch (error) {
       if (!(error instanceof UnavailableError) || errorCode(error) !== 'refused') throw error
     }
   }
-  return startOn(repo, everywhere(0))
+  return startOn(repo, everywhere(0), network)
+}
+
+const modes = ['client', 'server', 'auto', 'none'] as const
+
+/** How it finds others, and others it. */
+async function networkOf(context: Context, repo: Repo): Promise<Partial<KitOptions>> {
+  const { options, out } = context
+  const { dht: given = 'auto' } = options
+  const mode = modes.find((one) => one === given)
+  if (mode === undefined) throw new UsageError(`--dht ${JSON.stringify(given)}: want ${modes.join(', ')}`)
+  const records = await recordsOf(repo)
+  return {
+    ...findingOf(context),
+    dht: mode === 'none' ? false : dhtOf(context, mode),
+    ...(records && { records }),
+    onProvided(cid, peers) {
+      const text = `provided ${cid} to ${peers} ${peers === 1 ? 'peer' : 'peers'}`
+      if (out.json) void out.result({ event: 'provided', cid: String(cid), peers }, text)
+      else out.note(text)
+    },
+  }
+}
+
+/** Publishes the names of this repo's keys again. */
+async function republishing(kit: Kit, repo: Repo): Promise<{ stop(): Promise<void> } | undefined> {
+  const records = await recordsOf(repo)
+  if (kit.dht === undefined || records === undefined) return undefined
+  const { createNames } = await import('../../ipns/ipns.ts')
+  const names = createNames({ routing: kit.dht, records, env: kit.node.env })
+  names.startRepublishing(async (name) => {
+    for (const one of ['self', ...(await repo.keys.list())]) {
+      const key = await keyNamed(repo, one)
+      if (key.publicKey.peerId.equals(name)) return key
+    }
+    return undefined
+  })
+  return names
 }
 
 function untilAborted(signal: AbortSignal): Promise<void> {
@@ -59,10 +87,12 @@ function untilAborted(signal: AbortSignal): Promise<void> {
 export const serve: Command = {
   name: 'serve',
   summary: 'run a node that serves the blocks of this repo until Ctrl-C',
-  usage: '[--listen MULTIADDR]... [--perf]',
+  usage: '[--listen MULTIADDR]... [--dht MODE] [--bootstrap ADDR]... [--mdns] [--perf]',
   more: [
     'Addresses are /ip4/HOST/tcp/PORT, for WebSocket and browsers /ip4/HOST/tcp/PORT/ws; port 0 is any free one.',
     'While it runs, rhiza add on the same repo works and is served at once.',
+    'It tells the DHT of what was added, soon after and every 22 hours: others then find it by its CID alone, once there is',
+    'a peer to begin with: --bootstrap ADDR, --bootstrap default for the public IPFS network, or --mdns for this one.',
     'With --json the first line is {"event":"listening","peerId":"...","addrs":["..."]}.',
   ].join('\n'),
   options: {
@@ -72,10 +102,17 @@ export const serve: Command = {
       value: 'MULTIADDR',
       help: 'where to listen; repeatable (default all interfaces, TCP 4001 or the next free port)',
     },
+    dht: {
+      type: 'string',
+      value: 'MODE',
+      help: 'client, server, auto (default: server where others can dial us) or none',
+    },
+    ...findingOptions,
     perf: { type: 'boolean', help: 'let every peer measure with rhiza perf: it costs bandwidth' },
   },
   arity: [0, 0],
-  async run({ options, out, repoPath, signal }) {
+  async run(context) {
+    const { options, out, repoPath, signal } = context
     const listen = listOf(options, 'listen').map((addr) => multiaddrOf('--listen', addr))
     const secured = listen.find((addr) => /\/(tls|wss)(\/|$)/.test(addr))
     if (secured !== undefined)
@@ -85,7 +122,9 @@ export const serve: Command = {
         out.note(`block ${cid} in the repo is damaged and not served; reading it from a peer repairs it`),
     })
     try {
-      const kit = listen.length > 0 ? await startOn(repo, listen) : await startSomewhere(repo)
+      const network = await networkOf(context, repo)
+      const kit = listen.length > 0 ? await startOn(repo, listen, network) : await startSomewhere(repo, network)
+      const names = await republishing(kit, repo)
       if (options['perf'] === true) servePerf(kit.node)
       const peerId = kit.node.peerId.toString()
       const addrs = kit.node.addrs().map(String)
@@ -95,6 +134,7 @@ export const serve: Command = {
       await untilAborted(signal)
       // A peer that does not take its goodbye must not keep us.
       const late = setTimeout(() => process.exit(0), stopWithinMs)
+      await names?.stop()
       await kit.stop()
       clearTimeout(late)
     } finally {
