@@ -1,6 +1,6 @@
-/* README's examples are the files in examples/, word for word, and they do what README says. */
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+/* The examples in README and docs are the files in examples/, word for word, and they do what is said of them. */
+import { existsSync, readFileSync, readdirSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import { version } from '../src/version.ts'
 
@@ -14,20 +14,29 @@ const manifest = JSON.parse(read('package.json')) as {
   scripts: Record<string, string>
 }
 
-const examples: readonly [string, () => Promise<unknown>, string][] = [
-  ['exchange', () => import('../examples/exchange.ts'), 'hello from rhiza\n'],
-  ['protocol', () => import('../examples/protocol.ts'), 'IS ANYBODY THERE?\n'],
+const examples: readonly [string, string, () => Promise<unknown>, string][] = [
+  ['README.md', 'exchange', () => import('../examples/exchange.ts'), 'hello from rhiza\n'],
+  ['README.md', 'protocol', () => import('../examples/protocol.ts'), 'IS ANYBODY THERE?\n'],
   [
+    'docs/protocols.md',
     'negotiation',
     () => import('../examples/negotiation.ts'),
     'hello Ana, by /greet/1.10.0\nhello Ben, by /greet/1.2.0\n/greet/2.0.0 instead of /greet/3.0.0\n',
   ],
-  ['repo', () => import('../examples/repo.ts'), 'docs directory 0\nreadme.txt file 8\nore\n'],
+  ['README.md', 'repo', () => import('../examples/repo.ts'), 'docs directory 0\nreadme.txt file 8\nore\n'],
+  ['docs/connections.md', 'private', () => import('../examples/private.ts'), '/tls/1.0.0 /yamux/1.0.0\n'],
+  ['docs/connections.md', 'session', () => import('../examples/session.ts'), 'for your eyes only\ntrue true\n'],
+  [
+    'docs/connections.md',
+    'peers',
+    () => import('../examples/peers.ts'),
+    'signed\nfound it again true\nstill wanted false\n',
+  ],
 ]
 
-describe('README', () => {
-  it.each(examples)('shows examples/%s.ts, which prints what it should', async (name, run, output) => {
-    expect(readme).toContain(`\`\`\`ts\n${read(`examples/${name}.ts`)}\`\`\``)
+describe('README and docs', () => {
+  it.each(examples)('%s shows examples/%s.ts, which prints what it should', async (page, name, run, output) => {
+    expect(read(page)).toContain(`\`\`\`ts\n${read(`examples/${name}.ts`)}\`\`\``)
     const printed: string[] = []
     const keep = (chunk: unknown): boolean => {
       printed.push(typeof chunk === 'string' ? chunk : Buffer.from(chunk as Uint8Array).toString())
@@ -45,11 +54,11 @@ describe('README', () => {
   })
 
   // test/interop/browser.test.ts runs it in one.
-  it('shows the page of examples/browser', () => {
-    expect(readme).toContain(`\`\`\`ts\n${read('examples/browser/page.ts')}\`\`\``)
+  it('show the page of examples/browser', () => {
+    expect(read('docs/browser.md')).toContain(`\`\`\`ts\n${read('examples/browser/page.ts')}\`\`\``)
   })
 
-  it('names every subpath, every dependency and only commands that there are', () => {
+  it('name every subpath, every dependency and only commands that there are', () => {
     for (const path of Object.keys(manifest.exports)) {
       if (path !== './package.json') expect(readme).toContain(`\`rhiza${path.slice(1)}\``)
     }
@@ -58,5 +67,14 @@ describe('README', () => {
     for (const name of Object.keys(manifest.dependencies)) expect(readme).toContain(`[${name}]`)
     for (const [, script] of readme.matchAll(/npm run ([\w:]+)/g)) expect(manifest.scripts).toHaveProperty(script ?? '')
     expect(manifest.version).toBe(version)
+  })
+
+  it('link to files that there are, and docs to subpaths that there are', () => {
+    for (const page of ['README.md', ...readdirSync(join(root, 'docs')).map((name) => `docs/${name}`)]) {
+      for (const [, to = ''] of read(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g))
+        expect([page, to, existsSync(join(root, dirname(page), to))]).toEqual([page, to, true])
+      for (const [, path = ''] of read(page).matchAll(/[`'](rhiza\/[\w/-]+)[`']/g))
+        expect(manifest.exports).toHaveProperty([`.${path.slice('rhiza'.length)}`])
+    }
   })
 })
