@@ -128,6 +128,11 @@ export class Kad {
     return this.#parts.diversity ?? this.scope === 'wan'
   }
 
+  /** Whose places in the table a peer at this address takes; undefined: nobody's. */
+  groupOf(addr: Multiaddr): string | undefined {
+    return this.#diverse ? this.#parts.groupOf(addr) : undefined
+  }
+
   get serving(): boolean {
     return this.#serving
   }
@@ -313,7 +318,7 @@ export class Kad {
     }
     const [connection] = this.host.connections(peer)
     if (connection === undefined || !inScope(connection.remoteAddr, this.scope)) return
-    const group = this.#diverse ? this.#parts.groupOf(connection.remoteAddr) : undefined
+    const group = this.groupOf(connection.remoteAddr)
     if (this.table.add(peer, group === undefined ? [] : [group], now) !== 'added') return
     // As long as we know hardly anybody, each newcomer may know others.
     if (this.table.size > this.k) return
@@ -340,16 +345,33 @@ export class Kad {
   #keyWithPrefix(prefixBits: number): Uint8Array {
     const { random } = this.host.env
     const bytes = random.bytes(32)
+    const counter = new DataView(bytes.buffer)
+    const first = counter.getUint32(0)
+    // Every count is another hash: whatever goes round in circles may never meet the prefix.
     for (let count = 0; ; count++) {
-      bytes[count & 31] = ((bytes[count & 31] ?? 0) + 1 + (count >> 5)) & 0xff
-      if (commonPrefixLength(keyOf(bytes), this.table.self) === prefixBits) return bytes.slice()
+      counter.setUint32(0, (first + count) >>> 0)
+      if (commonPrefixLength(keyOf(bytes), this.table.self) === prefixBits) return bytes
     }
   }
 }
 
+/**
+ * Ids by their last bytes: the same few hundred peers are named again and again, and each would have to be parsed,
+ * hashed and written out as text.
+ */
+const ids = new Map<number, PeerId>()
+const maxIds = 8_192
+
 function decodePeer(id: Uint8Array): PeerId | undefined {
+  let tail = 0
+  for (let at = Math.max(0, id.length - 6); at < id.length; at++) tail = tail * 256 + (id[at] ?? 0)
+  const known = ids.get(tail)
+  if (known !== undefined && equals(known.bytes, id)) return known
   try {
-    return PeerId.decode(id)
+    const peer = PeerId.decode(id)
+    if (ids.size >= maxIds) ids.clear()
+    ids.set(tail, peer)
+    return peer
   } catch {
     // An id of a kind that we do not know, or none at all.
     return undefined

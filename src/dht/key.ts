@@ -15,8 +15,12 @@ export function keyOf(bytes: Uint8Array): Key {
   return platformCrypto.sha256(bytes)
 }
 
+const keys = new WeakMap<PeerId, Key>()
+
 export function keyOfPeer(peer: PeerId): Key {
-  return keyOf(peer.bytes)
+  let key = keys.get(peer)
+  if (key === undefined) keys.set(peer, (key = keyOf(peer.bytes)))
+  return key
 }
 
 /** Leading bits that two keys share: 0 to 256. */

@@ -303,8 +303,10 @@ export class AddressBook {
     const known = this.#peers.get(peer.toString())
     if (known === undefined || known.connected) return known
     const now = this.#now()
+    let expired = false
+    for (const a of known.addrs.values()) expired ||= a.expiresAt <= now
+    if (!expired) return known
     const over = [...known.addrs].filter(([, a]) => a.expiresAt <= now)
-    if (over.length === 0) return known
     this.#change(known, () => {
       for (const [text] of over) known.addrs.delete(text)
     })
