@@ -77,6 +77,16 @@ const list = <T>(answer: Record<string, unknown>, name: string): T[] => answer[n
 const addrsOf = (of: readonly Multiaddr[]): string[] => of.map(String)
 const bare = (addr: string): string => addr.replace(/\/p2p\/.*/, '')
 
+/** Nobody answers ADD_PROVIDER: whoever has sent it (js, rust) does not know when it is read. */
+async function providersOf(cid: CID, dht: Dht): Promise<PeerInfo[]> {
+  let found: PeerInfo[] = []
+  await until('a provider is found', async () => {
+    found = await Array.fromAsync(dht.findProviders(cid))
+    return found.length > 0
+  })
+  return found
+}
+
 const to = (node: PeerNode): PeerInfo => ({
   peer: PeerId.parse(node.peerId),
   addrs: node.addrs.map((addr) => parseMultiaddr(addr).withoutPeer()),
@@ -183,7 +193,7 @@ describe.each(['go', 'js', 'rust'] as const)('%s-libp2p, Kademlia one to one', (
 
     const theirs = await cidOf(`${kind} to rhiza`)
     await far.call('provide', { cid: String(theirs) })
-    const found = await Array.fromAsync(client.dht.findProviders(theirs))
+    const found = await providersOf(theirs, client.dht)
     expect(found.map((one) => String(one.peer))).toEqual([far.peerId])
     expect(addrsOf(found[0]?.addrs ?? [])).toEqual(addrsOf(to(far).addrs))
   })
@@ -219,7 +229,7 @@ describe.each(['go', 'js', 'rust'] as const)('%s-libp2p, Kademlia one to one', (
     await until('it knows us', async () => Number((await other.call('tableSize'))['size']) > 0)
     const cid = await cidOf(`a client of ${kind}`)
     await other.call('provide', { cid: String(cid) })
-    const [found] = await Array.fromAsync(client.dht.findProviders(cid))
+    const [found] = await providersOf(cid, client.dht)
     expect(String(found?.peer)).toBe(other.peerId)
     expect(us.kad.table.has(PeerId.parse(other.peerId))).toBe(false)
   })
