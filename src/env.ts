@@ -65,6 +65,7 @@ const systemRandom: Random = {
   bytes: (size) => {
     const out = new Uint8Array(size)
     // getRandomValues gives at most 65,536 bytes a call.
+    if (size <= 65_536) return crypto.getRandomValues(out)
     for (let at = 0; at < size; at += 65_536) crypto.getRandomValues(out.subarray(at, at + 65_536))
     return out
   },

@@ -421,10 +421,11 @@ class RhizaNode implements Node {
     return underWay === undefined ? this.#identify.identify(connection, bound) : raceAbort(underWay, signal)
   }
 
-  async *ping(peer: PeerId | Multiaddr | string, options: PingOptions = {}): AsyncGenerator<number, void, undefined> {
+  ping(peer: PeerId | Multiaddr | string, options: PingOptions = {}): AsyncGenerator<number, void, undefined> {
     const { signal } = options
-    const connection = await this.#dialer.dial(target(peer), { ...(signal && { signal }) })
-    yield* ping(this, connection, options)
+    // Within the generator: a bad address rejects its first round.
+    const dial = async (): Promise<Connection> => this.#dialer.dial(target(peer), { ...(signal && { signal }) })
+    return ping(this, dial, options)
   }
 
   capabilities(): Capabilities {

@@ -1,10 +1,10 @@
 /* ping 1.0 (libp2p ping/ping.md r0): 32 random bytes, echoed; many rounds may share one stream. */
-import { equals } from '../bytes.ts'
+import { empty, equals } from '../bytes.ts'
 import { LazyDeadline, guard, raceAbort, sleep } from '../deadline.ts'
 import type { Env } from '../env.ts'
 import { ProtocolError, TimeoutError, asError } from '../errors.ts'
 import type { Connection, Host } from '../host.ts'
-import { done } from '../inbox.ts'
+import { deferred, type Deferred } from '../inbox.ts'
 import { BufferedStream } from '../stream.ts'
 
 export const pingId = '/ipfs/ping/1.0.0'
@@ -43,14 +43,26 @@ export function servePing(host: Host): void {
   )
 }
 
-/** Our one stream to a peer (ping.md: MUST NOT keep more), shared by all that ping it; rounds take turns on it. */
+/**
+ * Our one stream to a peer (ping.md: MUST NOT keep more), shared by all that ping it; rounds take turns on it.
+ * A round makes as little garbage as it can: what is collected in the middle of one is counted in.
+ */
 class Line {
   readonly #env: Env
   readonly #connection: Connection
   readonly #deadline: LazyDeadline
   #stream: BufferedStream | undefined
   #users = 0
-  #last: Promise<unknown> = done
+  /** A round is under way; those that wait for their turn. */
+  #busy = false
+  readonly #waiting = new Set<Deferred<void>>()
+  /** What was sent in this round, and what ended it before its time. */
+  readonly #payload = new Uint8Array(size)
+  #drawn: Uint8Array = empty
+  #drawnAt = 0
+  #cut: Error | undefined
+  #timeoutMs = 0
+  readonly #late = (): void => this.#end(new TimeoutError(`ping of ${this.#connection.peer}`, this.#timeoutMs))
 
   constructor(env: Env, connection: Connection) {
     this.#env = env
@@ -80,48 +92,82 @@ class Line {
 
   /** Milliseconds there and back, behind the rounds that wait already. */
   round(timeoutMs: number, signal: AbortSignal | undefined): Promise<number> {
-    const before = this.#last
-    const free = before === done
-    const mine = free
-      ? this.#measure(timeoutMs, signal)
-      : raceAbort(before, signal).then(() => this.#measure(timeoutMs, signal))
-    const over = (): void => {
-      if (this.#last === last) this.#last = done
+    return this.#busy
+      ? this.#turn(signal).then(() => this.#measure(timeoutMs, signal))
+      : this.#measure(timeoutMs, signal)
+  }
+
+  async #turn(signal: AbortSignal | undefined): Promise<void> {
+    const turn = deferred<void>()
+    this.#waiting.add(turn)
+    try {
+      await raceAbort(turn.promise, signal)
+    } catch (error) {
+      // It may have been given the turn in the same breath.
+      if (!this.#waiting.delete(turn)) this.#next()
+      throw error
     }
-    const last: Promise<unknown> = free ? mine.then(over, over) : Promise.allSettled([before, mine]).then(over)
-    this.#last = last
-    return mine
+  }
+
+  #next(): void {
+    const [turn] = this.#waiting
+    this.#busy = turn !== undefined
+    if (turn === undefined) return
+    this.#waiting.delete(turn)
+    turn.resolve()
+  }
+
+  #end(reason: Error): void {
+    this.#cut ??= reason
+    this.#stream?.reset(0, reason)
+  }
+
+  async #open(timeoutMs: number, signal: AbortSignal | undefined): Promise<BufferedStream> {
+    const options = { timeoutMs, limited: true, ...(signal && { signal }) }
+    return (this.#stream = new BufferedStream(await this.#connection.newStream(pingId, options)))
+  }
+
+  /** Drawn for many rounds at once. */
+  #random(): Uint8Array {
+    if (this.#drawnAt === this.#drawn.length) {
+      this.#drawn = this.#env.random.bytes(32 * size)
+      this.#drawnAt = 0
+    }
+    return this.#drawn.slice(this.#drawnAt, (this.#drawnAt += size))
   }
 
   async #measure(timeoutMs: number, signal: AbortSignal | undefined): Promise<number> {
-    const { clock, random } = this.#env
-    const open = { timeoutMs, limited: true, ...(signal && { signal }) }
-    const stream = (this.#stream ??= new BufferedStream(await this.#connection.newStream(pingId, open)))
-    const payload = random.bytes(size)
-    let cut: Error | undefined
-    const end = (reason: Error): void => {
-      cut ??= reason
-      stream.reset(0, reason)
-    }
-    const onAbort = (): void => end(asError(signal?.reason))
-    if (signal?.aborted === true) onAbort()
-    else signal?.addEventListener('abort', onAbort, { once: true })
-    this.#deadline.set(timeoutMs, () => end(new TimeoutError(`ping of ${this.#connection.peer}`, timeoutMs)))
+    const { clock } = this.#env
+    this.#busy = true
+    this.#cut = undefined
+    this.#timeoutMs = timeoutMs
+    const onAbort = signal && ((): void => this.#end(asError(signal.reason)))
+    if (onAbort !== undefined) signal?.addEventListener('abort', onAbort, { once: true })
     try {
+      const stream = this.#stream ?? (await this.#open(timeoutMs, signal))
+      if (signal?.aborted === true) onAbort?.()
+      const payload = this.#random()
+      this.#payload.set(payload)
+      this.#deadline.set(timeoutMs, this.#late)
       // Behind the deadline's own work, which is no part of the way.
       const startedAt = clock.now()
-      await stream.write(payload.slice())
-      const back = await stream.readExact(size)
+      await stream.write(payload)
+      let back = await stream.read()
+      if (back?.length !== size) {
+        if (back !== null) stream.unread(back)
+        back = await stream.readExact(size)
+      }
       const rttMs = clock.now() - startedAt
-      if (!equals(back, payload)) throw new ProtocolError('bad-message', 'ping came back changed')
+      if (!equals(back, this.#payload)) throw new ProtocolError('bad-message', 'ping came back changed')
       return rttMs
     } catch (error) {
-      stream.reset(0, asError(error))
-      if (this.#stream === stream) this.#stream = undefined
-      throw cut ?? error
+      this.#stream?.reset(0, asError(error))
+      this.#stream = undefined
+      throw this.#cut ?? error
     } finally {
       this.#deadline.clear()
-      signal?.removeEventListener('abort', onAbort)
+      if (onAbort !== undefined) signal?.removeEventListener('abort', onAbort)
+      this.#next()
     }
   }
 }
@@ -129,15 +175,16 @@ class Line {
 const lines = new WeakMap<Connection, Line>()
 
 /**
- * Round trips in milliseconds, one after the other. Rejects with TimeoutError, ProtocolError, ClosedError,
+ * Round trips in milliseconds, one after the other; `to` may have to be dialled first. Rejects with TimeoutError, ProtocolError, ClosedError,
  * UnavailableError or signal.reason.
  */
 export async function* ping(
   host: Host,
-  connection: Connection,
+  to: Connection | (() => Promise<Connection>),
   options: PingOptions = {},
 ): AsyncGenerator<number, void, undefined> {
   const { count = 1, intervalMs = 0, timeoutMs = defaultTimeoutMs, signal } = options
+  const connection = typeof to === 'function' ? await to() : to
   let line = lines.get(connection)
   if (line === undefined) lines.set(connection, (line = new Line(host.env, connection)))
   line.enter()

@@ -28,24 +28,26 @@ export type SessionEvent<Owner> =
   /** close() is done: the Go Away has been pulled, or its time is over. */
   | { type: 'drained' }
 
+const keptEvents = 64
+
 export class EventQueue<Owner> {
-  #events: SessionEvent<Owner>[] = []
+  /** Kept from batch to batch, as long as it is short. */
+  #events: (SessionEvent<Owner> | undefined)[] = []
   #at = 0
+  #end = 0
 
   push(event: SessionEvent<Owner>): void {
-    this.#events.push(event)
+    this.#events[this.#end++] = event
   }
 
   next(): SessionEvent<Owner> | undefined {
-    const event = this.#events[this.#at]
-    if (event !== undefined) {
-      this.#at++
+    if (this.#at < this.#end) {
+      const event = this.#events[this.#at]
+      this.#events[this.#at++] = undefined
       return event
     }
-    if (this.#at > 0) {
-      this.#events = []
-      this.#at = 0
-    }
+    if (this.#end > keptEvents) this.#events = []
+    this.#at = this.#end = 0
     return undefined
   }
 }

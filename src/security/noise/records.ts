@@ -17,6 +17,22 @@ export const recordOverhead = headBytes + tagBytes
 /** Records of at most this many bytes leave as one piece of memory; larger ones as the pieces the cipher made. */
 const onePieceBytes = 8192
 
+/** Small records are cut from here, none twice: each with memory of its own would be dearer to make and to collect. */
+const slabBytes = 16 * 1024
+const smallBytes = 512
+let slab = new Uint8Array(0)
+let slabAt = 0
+
+function cut(size: number): Uint8Array {
+  if (size > smallBytes) return allocUnsafe(size)
+  if (slabAt + size > slab.length) {
+    slab = new Uint8Array(slabBytes)
+    slabAt = 0
+  }
+  slabAt += size
+  return slab.subarray(slabAt - size, slabAt)
+}
+
 export class NoiseRecords {
   readonly #send: CipherState
   readonly #receive: CipherState
@@ -122,7 +138,7 @@ export class NoiseRecords {
   #sealRecord(chunks: readonly Uint8Array[], total: number, out: Uint8Array[]): void {
     if (total === 0) return
     const size = total + tagBytes
-    const head = total <= onePieceBytes ? allocUnsafe(headBytes + size) : new Uint8Array(headBytes)
+    const head = total <= onePieceBytes ? cut(headBytes + size) : new Uint8Array(headBytes)
     head[0] = size >> 8
     head[1] = size
     out.push(head)
