@@ -5,22 +5,15 @@
  * Secp256k1, so we write the low one there.
  */
 import { platformCrypto } from '#crypto'
+import { loadOtherKeys } from '#other-keys'
 import { concat, equals } from '../bytes.ts'
 import type { Crypto, Ed25519PrivateKey, Signer, Verifier } from '../crypto/crypto.ts'
 import { ProtocolError, UnavailableError } from '../errors.ts'
 import { PeerId } from './id.ts'
-import {
-  checkScalar,
-  compressPoint,
-  ecdsaPrivate,
-  ecdsaPublic,
-  encodeEcdsaPrivate,
-  encodeEcdsaPublic,
-  rsaModulusBits,
-  rsaPublicOf,
-} from './key-der.ts'
+import { ecdsaPublic, rsaModulusBits } from './key-der.ts'
 import { decodePrivateKeyMessage, decodePublicKeyMessage, encodeKeyMessage } from './key-wire.ts'
 import type { KeyType } from './key-wire.ts'
+import type { KeyParts, OtherKeysTable } from './other-keys.ts'
 
 export { rsaModulusBits } from './key-der.ts'
 export { keyTypes } from './key-wire.ts'
@@ -50,42 +43,44 @@ export interface PrivateKey {
 
 type MaybePromise<T> = T | Promise<T>
 
-interface Algorithm {
-  /** What verifies with the Data of a PublicKey message; the check of a form is done, anything else verifies nothing. */
-  verifier(crypto: Crypto, raw: Uint8Array): Verifier
-  /** From the Data of a PrivateKey message; throws ProtocolError `bad-key`. A promise where code must be loaded first. */
-  decodePrivate(crypto: Crypto, data: Uint8Array): MaybePromise<PrivateKey>
-  generate(crypto: Crypto, modulusBits: number): MaybePromise<PrivateKey>
+/** What verifies with the Data of a PublicKey message whose form is checked. */
+const verifiers: Record<KeyType, (crypto: Crypto, raw: Uint8Array) => Verifier> = {
+  Ed25519: (crypto, raw) => crypto.ed25519Public(raw),
+  RSA: (crypto, raw) => crypto.rsaPublic(raw),
+  Secp256k1: (crypto, raw) => crypto.ecdsaPublic('secp256k1', raw),
+  ECDSA: (crypto, raw) => {
+    const { curve, point } = ecdsaPublic(raw)
+    if (curve !== undefined) return crypto.ecdsaPublic(curve, point)
+    throw new UnavailableError('unsupported', 'cannot verify with ECDSA keys on other curves than P-256')
+  },
 }
 
-const algorithms: Record<KeyType, Algorithm> = {
-  Ed25519: {
-    verifier: (crypto, raw) => crypto.ed25519Public(raw),
-    decodePrivate: decodeEd25519,
-    generate: (crypto) => ed25519(crypto, crypto.ed25519Generate()),
-  },
-  RSA: {
-    verifier: (crypto, raw) => crypto.rsaPublic(raw),
-    decodePrivate: rsa,
-    generate: async (crypto, modulusBits) => rsa(crypto, await crypto.rsaGenerate(modulusBits)),
-  },
-  Secp256k1: {
-    verifier: (crypto, raw) => crypto.ecdsaPublic('secp256k1', raw),
-    decodePrivate: (crypto, data) => secp256k1(crypto, checkScalar('secp256k1', data)),
-    generate: async (crypto) => secp256k1(crypto, await crypto.ecGenerate('secp256k1')),
-  },
-  ECDSA: {
-    verifier: (crypto, raw) => {
-      const { curve, point } = ecdsaPublic(raw)
-      if (curve !== undefined) return crypto.ecdsaPublic(curve, point)
-      throw new UnavailableError('unsupported', 'cannot verify with ECDSA keys on other curves than P-256')
-    },
-    decodePrivate: (crypto, data) => {
-      const { scalar, point } = ecdsaPrivate(data)
-      return ecdsa(crypto, scalar, point)
-    },
-    generate: async (crypto) => ecdsa(crypto, await crypto.ecGenerate('P-256')),
-  },
+/** At once, or later where the code must be loaded first. */
+function then<T, U>(value: MaybePromise<T>, use: (value: T) => MaybePromise<U>): MaybePromise<U> {
+  return value instanceof Promise ? value.then(use) : use(value)
+}
+
+function otherKey(
+  type: keyof OtherKeysTable,
+  crypto: Crypto,
+  make: (keys: OtherKeysTable[typeof type]) => MaybePromise<KeyParts>,
+): MaybePromise<PrivateKey> {
+  const parts = then<OtherKeysTable, KeyParts>(loadOtherKeys(), (keys) => make(keys[type]))
+  return then(parts, ({ data, publicData, signer: makeSigner }) => {
+    let signer: Signer | undefined
+    return {
+      type,
+      publicKey: publicKey(type, publicData, crypto),
+      encoded: encodeKeyMessage(type, data),
+      sign: async (message) => (signer ??= makeSigner()).sign(message),
+    }
+  })
+}
+
+/** Throws ProtocolError `bad-key`. A promise where code must be loaded first. */
+function decodePrivate(encoded: Uint8Array, crypto: Crypto): MaybePromise<PrivateKey> {
+  const { type, data } = decodePrivateKeyMessage(encoded)
+  return type === 'Ed25519' ? decodeEd25519(crypto, data) : otherKey(type, crypto, (keys) => keys.decode(crypto, data))
 }
 
 /** Throws ProtocolError `bad-key`; every key type is accepted. The bytes are copied. */
@@ -95,22 +90,21 @@ export function decodePublicKey(encoded: Uint8Array, crypto: Crypto = platformCr
 }
 
 /**
- * Throws ProtocolError `bad-key`. Outside Node, Secp256k1 and ECDSA keys need code that is loaded when first used:
+ * Throws ProtocolError `bad-key`. Outside Node, keys other than Ed25519 need code that is loaded when first used:
  * there it throws UnavailableError `unsupported` for them, and `importPrivateKey` is what reads them.
  */
 export function decodePrivateKey(encoded: Uint8Array, crypto: Crypto = platformCrypto): PrivateKey {
-  const { type, data } = decodePrivateKeyMessage(encoded)
-  const key = algorithms[type].decodePrivate(crypto, data)
+  const key = decodePrivate(encoded, crypto)
   if (!(key instanceof Promise)) return key
   // Nobody waits for it.
   key.catch(() => {})
+  const { type } = decodePrivateKeyMessage(encoded)
   throw new UnavailableError('unsupported', `${type} keys are read by \`await importPrivateKey()\` on this platform`)
 }
 
 /** The same for every key type on every platform. Rejects with ProtocolError `bad-key`. */
 export async function importPrivateKey(encoded: Uint8Array, crypto: Crypto = platformCrypto): Promise<PrivateKey> {
-  const { type, data } = decodePrivateKeyMessage(encoded)
-  return algorithms[type].decodePrivate(crypto, data)
+  return decodePrivate(encoded, crypto)
 }
 
 /** RSA: 2,048 to 8,192 bits, default 2,048 (js-libp2p, go-libp2p's minimum), else RangeError. ECDSA: on P-256. */
@@ -127,7 +121,8 @@ export function generateKey(
   if (!Number.isInteger(modulusBits) || modulusBits < min || modulusBits > max || modulusBits % 8 !== 0) {
     throw new RangeError(`RSA modulus of ${modulusBits} bits, want a multiple of 8 from ${min} to ${max}`)
   }
-  return algorithms[type].generate(crypto, modulusBits)
+  if (type === 'Ed25519') return ed25519(crypto, crypto.ed25519Generate())
+  return otherKey(type, crypto, (keys) => keys.generate(crypto, modulusBits))
 }
 
 function publicKey(type: KeyType, raw: Uint8Array, crypto: Crypto): PublicKey {
@@ -141,8 +136,7 @@ function publicKey(type: KeyType, raw: Uint8Array, crypto: Crypto): PublicKey {
     get peerId() {
       return (peerId ??= PeerId.fromPublicKey(encoded, crypto))
     },
-    verify: async (message, signature) =>
-      (verifier ??= algorithms[type].verifier(crypto, raw)).verify(message, signature),
+    verify: async (message, signature) => (verifier ??= verifiers[type](crypto, raw)).verify(message, signature),
   }
 }
 
@@ -170,41 +164,4 @@ function decodeEd25519(crypto: Crypto, data: Uint8Array): PrivateKey {
     throw new ProtocolError('bad-key', 'the public key in an Ed25519 private key does not belong to its seed')
   }
   return ed25519(crypto, key)
-}
-
-function privateKey(type: KeyType, data: Uint8Array, publicKey: PublicKey, makeSigner: () => Signer): PrivateKey {
-  let signer: Signer | undefined
-  return {
-    type,
-    publicKey,
-    encoded: encodeKeyMessage(type, data),
-    sign: async (message) => (signer ??= makeSigner()).sign(message),
-  }
-}
-
-function rsa(crypto: Crypto, pkcs1: Uint8Array): PrivateKey {
-  const spki = rsaPublicOf(pkcs1)
-  return privateKey('RSA', pkcs1, publicKey('RSA', spki, crypto), () => crypto.rsaPrivate(pkcs1))
-}
-
-function withPoint<T>(point: MaybePromise<Uint8Array>, make: (point: Uint8Array) => T): MaybePromise<T> {
-  return point instanceof Promise ? point.then(make) : make(point)
-}
-
-function secp256k1(crypto: Crypto, scalar: Uint8Array): MaybePromise<PrivateKey> {
-  return withPoint(crypto.ecPoint('secp256k1', scalar), (point) => {
-    const key = publicKey('Secp256k1', compressPoint(point), crypto)
-    return privateKey('Secp256k1', scalar, key, () => crypto.ecdsaPrivate('secp256k1', scalar))
-  })
-}
-
-/** `stored` is the point that stood beside the scalar. */
-function ecdsa(crypto: Crypto, scalar: Uint8Array, stored?: Uint8Array): MaybePromise<PrivateKey> {
-  return withPoint(crypto.ecPoint('P-256', scalar), (point) => {
-    if (stored !== undefined && !equals(stored, point)) {
-      throw new ProtocolError('bad-key', 'the public key in an ECDSA private key does not belong to its scalar')
-    }
-    const key = publicKey('ECDSA', encodeEcdsaPublic(point), crypto)
-    return privateKey('ECDSA', encodeEcdsaPrivate(scalar, point), key, () => crypto.ecdsaPrivate('P-256', scalar))
-  })
 }
