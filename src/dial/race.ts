@@ -33,8 +33,15 @@ export async function race<C>(
   let over = false
   const begin = (): void => {
     timer?.cancel()
+    let at: Candidate | undefined
+    do at = one()
+    while (at !== undefined && (candidates[begun]?.delayMs ?? Infinity) <= at.delayMs)
+    const next = candidates[begun]
+    if (at !== undefined && next !== undefined) timer = clock.setTimer(next.delayMs - at.delayMs, begin)
+  }
+  const one = (): Candidate | undefined => {
     const at = candidates[begun++]
-    if (at === undefined || over) return
+    if (at === undefined || over) return undefined
     const dial = dials.join(at.addr, at.peer, at.timeoutMs)
     open.add(dial)
     dial.outcome.promise.then(first.resolve, (error: unknown) => {
@@ -45,10 +52,7 @@ export async function race<C>(
       if (begun < candidates.length) begin()
       else if (open.size === 0) first.resolve(undefined)
     })
-    const next = candidates[begun]
-    if (next === undefined) return
-    if (next.delayMs <= at.delayMs) begin()
-    else timer = clock.setTimer(next.delayMs - at.delayMs, begin)
+    return at
   }
   begin()
   try {

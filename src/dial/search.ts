@@ -40,6 +40,9 @@ export interface Wanted {
 /** Says nothing about the address: we refused it ourselves. */
 const ours: ReadonlySet<string | undefined> = new Set(['limit', 'stopped', 'no-transport'])
 
+/** Addresses that are dialled of those that one source knows, the best ones: a peer with more wants us to be busy. */
+const maxAddresses = 256
+
 const nobody: FindAddresses = () => Promise.resolve([])
 
 export class Search<C> {
@@ -128,7 +131,9 @@ export class Search<C> {
     const canDial = (addr: Multiaddr): boolean => this.#options.transports.some((t) => t.canDial(addr))
     const { ranked, leftOut } = rank(usable, { canDial, own: this.#options.own() })
     tried.push(...leftOut)
-    for (const { addr, delayMs, timeoutMs } of ranked) {
+    const over = ranked.length - maxAddresses
+    if (over > 0) tried.push({ what: `${over} more addresses`, reason: `at most ${maxAddresses} are dialled` })
+    for (const { addr, delayMs, timeoutMs } of ranked.slice(0, maxAddresses)) {
       candidates.push({ addr: String(addr), peer: id ?? addr.peerId()?.toString(), delayMs, timeoutMs })
     }
     if (candidates.length === 0) return undefined

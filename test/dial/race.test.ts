@@ -45,6 +45,18 @@ describe('a race', () => {
     expect(clock.waiting).toBe(0)
   })
 
+  it('begins any number of addresses at one moment, as many as may run', async () => {
+    const { clock, tries, run } = lab()
+    const gone = new AbortController()
+    const all = Array.from({ length: 20_000 }, (_, i): [string, number] => [`/${i}`, 0])
+    const won = run(all, gone.signal)
+    await settle()
+    expect(tries.size).toBe(8)
+    tries.get('/5')?.result.resolve('5')
+    expect(await won).toBe('5')
+    expect(clock.waiting).toBe(0)
+  })
+
   it('goes on to the next address as soon as one fails', async () => {
     const { clock, tries, tried, run, begun } = lab()
     const won = run([['/a', 0], ['/b', 250], ['/c', 500]]) // prettier-ignore
