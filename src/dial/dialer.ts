@@ -39,7 +39,8 @@ export function target(to: DialTarget): Target {
     }
     peer ??= named
   }
-  return { addrs, peer }
+  // addressing/README.md: /p2p/ID alone says who, not where.
+  return { addrs: addrs.filter((addr) => addr.components().length !== 1 || addr.peerId() === undefined), peer }
 }
 
 export interface DialOptions {

@@ -225,6 +225,17 @@ describe('a dial by peer id', () => {
     expect(connection.remoteAddr).toBeDefined()
   })
 
+  it('may be by an address that says who and not where', async () => {
+    const b = await started(local)
+    const a = await started({ ...local, addressesOf: async () => b.addrs() })
+    const connection = await a.dial(`/p2p/${b.peerId}`)
+    expect(connection.peer.equals(b.peerId)).toBe(true)
+    expect(await a.dial([multiaddr(`/p2p/${b.peerId}`)])).toBe(connection)
+    await expect(a.dial(`/p2p/${peer}`)).rejects.toMatchObject({ code: 'unreachable' })
+    const alone = await started(local)
+    await expect(alone.dial(`/p2p/${b.peerId}`)).rejects.toMatchObject({ code: 'no-address' })
+  })
+
   it('goes on when the book is broken', async () => {
     const b = await started(local)
     const a = await started({ ...local, addressesOf: broken, findPeer: async () => b.addrs() })
