@@ -12,7 +12,8 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
+import { gzipSync } from 'node:zlib'
 import { build, type Metafile } from 'esbuild'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { version } from '../src/version.ts'
@@ -248,6 +249,39 @@ describe('the packed package', { timeout: 120_000 }, () => {
     const [output] = Object.values(metafile.outputs)
     const kept = Object.entries(output?.inputs ?? {}).filter(([, { bytesInOutput }]) => bytesInOutput > 0)
     expect(kept.map(([path]) => path).filter((path) => /\/(bitswap|unixfs|yamux|noise)\//.test(path))).toEqual([])
+  })
+
+  it('loads on a page what it takes to dial, in 55 kB, and the rest when it is used', async () => {
+    const { metafile, outputFiles } = await build({
+      stdin: { contents: `export { createNode } from 'rhiza'`, resolveDir: consumer },
+      bundle: true,
+      splitting: true,
+      outdir: consumer,
+      write: false,
+      metafile: true,
+      minify: true,
+      platform: 'browser',
+      format: 'esm',
+      target: 'es2023',
+      logLevel: 'silent',
+    })
+    const outputs = new Map(Object.entries(metafile.outputs).map(([path, output]) => [basename(path), output]))
+    const loaded = new Set(['stdin.js'])
+    for (const name of loaded) {
+      for (const { path, kind } of outputs.get(name)?.imports ?? []) {
+        if (kind === 'import-statement') loaded.add(basename(path))
+      }
+    }
+    const held = [...loaded].flatMap((name) =>
+      Object.entries(outputs.get(name)?.inputs ?? {}).flatMap(([path, { bytesInOutput }]) =>
+        bytesInOutput > 0 ? [path.replace(/.*(node_modules|dist)\//, '')] : [],
+      ),
+    )
+    expect(held).toEqual(expect.arrayContaining(['security/noise/noise.js', 'transport/websocket/browser.js']))
+    const later = /^(@noble|multiformats|@ipld|ws|ipld|dht|unixfs|protocols\/bitswap)\/|^dial\/(search|resolve|doh)\.js$/
+    expect(held.filter((path) => later.test(path))).toEqual([])
+    const code = outputFiles.filter(({ path }) => loaded.has(basename(path))).map(({ contents }) => contents)
+    expect(gzipSync(Buffer.concat(code), { level: 9 }).length).toBeLessThan(55_000)
   })
 
   it('has types for a Node project', async () => {
