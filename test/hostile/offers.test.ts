@@ -1,7 +1,7 @@
 /* What a peer can do with what is offered on top: capabilities, fetch, perf; and with addresses that others name. */
 import { beforeAll, expect, it, onTestFinished, vi } from 'vitest'
 import { fromUtf8 } from '../../src/bytes.ts'
-import { errorCode, UnavailableError, type ErrorCode } from '../../src/errors.ts'
+import { errorCode, type ErrorCode, type UnavailableError } from '../../src/errors.ts'
 import { multiaddr } from '../../src/multiaddr.ts'
 import { createNode, type Node } from '../../src/node.ts'
 import { generateKey } from '../../src/peer/keys.ts'

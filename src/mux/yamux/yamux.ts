@@ -418,7 +418,8 @@ class Yamux implements Muxer, Home {
     const limited = reason instanceof LimitError ? connectionCode.rateLimited : 0
     const code = reason instanceof ProtocolError ? connectionCode.protocolViolation : limited
     const dead = reason instanceof TimeoutError
-    this.#end({ by: dead ? 'transport' : 'local', code, reason })
+    // Whoever breaks the rules is not listened to for longer than it takes to say so.
+    this.#end({ by: dead ? 'transport' : 'local', code, reason }, goodbyeMs)
     // Who is dead takes no goodbye, and nobody should be given this connection meanwhile.
     if (dead) this.#drop(reason)
   }
