@@ -1,5 +1,7 @@
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
+import { ipnsSelector } from 'ipns/selector'
+import { ipnsValidator } from 'ipns/validator'
 import { CID } from 'multiformats/cid'
 
 const ids = { amino: '/ipfs/kad/1.0.0', lan: '/ipfs/lan/kad/1.0.0' }
@@ -11,6 +13,8 @@ export function kadService(network, mode) {
     protocol: ids[network] ?? `${network}/kad/1.0.0`,
     clientMode: mode === 'client',
     peerInfoMapper: passthroughMapper,
+    validators: { ipns: ipnsValidator },
+    selectors: { ipns: ipnsSelector },
     // A first node has nobody to look itself up with.
     allowQueryWithZeroPeers: true,
     initialQuerySelfInterval: 100,
