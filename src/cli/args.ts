@@ -186,14 +186,23 @@ export function commandHelp(command: Command): string {
   ].join('\n')
 }
 
+/** A longer usage has a line of its own: it would push what all the others say off the screen. */
+const leftColumns = 36
+
 export function generalHelp(commands: readonly Command[], version: string): string {
-  const width = Math.max(...commands.map((c) => c.name.length + c.usage.length + 1))
+  const lefts = commands.map((c) => `${c.name} ${c.usage}`.trimEnd())
+  const width = Math.max(...lefts.map((left) => left.length).filter((length) => length <= leftColumns))
   return [
     `rhiza ${version}: exchange content with IPFS peers`,
     '',
     'Usage: rhiza COMMAND [ARGUMENTS] [OPTIONS]',
     '',
-    ...commands.map((c) => `  ${`${c.name} ${c.usage}`.padEnd(width)}  ${c.summary}`),
+    ...commands.map(({ summary }, i) => {
+      const left = lefts[i] ?? ''
+      return left.length <= width
+        ? `  ${left.padEnd(width)}  ${summary}`
+        : `  ${left}\n${' '.repeat(width + 4)}${summary}`
+    }),
     '',
     'Options everywhere:',
     optionLines({ ...commonOptions, version: { type: 'boolean', help: 'print the version' } }),

@@ -33,6 +33,13 @@ describe('what a user mistypes', () => {
     }
   })
 
+  it('gets a list of commands that fits', async () => {
+    const { stdout } = await rhiza(['--help'])
+    expect(stdout).toContain('  ls CID[/PATH]  ')
+    expect(stdout).toMatch(/^ {2}serve .*\n +run a node that serves/m)
+    expect(stdout.split('\n').filter((line) => line.length > 130)).toEqual([])
+  })
+
   it('takes options that hold everywhere before the command, too', async () => {
     expect(commandFirst(['--repo', 'r', '--json', 'add', '-r', 'x'])).toEqual([
       'add',

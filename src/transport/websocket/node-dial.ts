@@ -28,13 +28,14 @@ const problems: Readonly<Record<string, string>> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: untrusted,
   CERT_HAS_EXPIRED: 'its certificate has expired; check the clock here and the renewal there',
   CERT_NOT_YET_VALID: 'its certificate is not valid yet; check the clock here',
+  ECONNRESET: `${dialProblems['ECONNRESET']}, and that it speaks WebSocket`,
   ERR_SSL_WRONG_VERSION_NUMBER: 'what listens there does not speak TLS; try /ws without /tls',
 }
 
 function explained(addr: Multiaddr, error: Error): UnavailableError {
   const code = 'code' in error ? String(error.code) : ''
   const text = problems[code]
-  if (text === undefined || code in dialProblems) return unreachable(addr, error)
+  if (text === undefined || text === dialProblems[code]) return unreachable(addr, error)
   return new UnavailableError('unreachable', `cannot reach ${addr}: ${text}`)
 }
 
