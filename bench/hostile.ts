@@ -2,7 +2,8 @@
  * What an honest peer feels while others attack the node it is connected with: echoes of 1 KiB, one after another, quiet
  * and under attack in turn; the ratio of their 99th percentiles, attack by attack. Victim, attacker and honest peer are
  * processes of their own. Attacks come at a stated rate: CPU is shared by all three, so each round also strikes another
- * node of the kind (`elsewhere`): what the honest peer feels then is the machine's doing, not its node's.
+ * node of the kind (`elsewhere`): what the honest peer feels then is the machine's doing, not its node's. What the attack
+ * costs the victim alone is its CPU time, in milliseconds a second, while nobody else asks anything of it.
  * Options: --rounds N, --echoes N, --only ATTACK (repeatable). Prints one line of JSON.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
@@ -168,8 +169,13 @@ async function main(): Promise<void> {
     // Each attack has a victim of its own: none pays for the one before.
     const victim = start(['--expose-gc', measured])
     const lines = createInterface({ input: victim.stdout as NonNullable<ChildProcess['stdout']> })
-    const { value } = await lines[Symbol.asyncIterator]().next()
-    const { addr } = JSON.parse(String(value)) as { addr: string }
+    const said = lines[Symbol.asyncIterator]()
+    const { addr } = JSON.parse(String((await said.next()).value)) as { addr: string }
+    const cpuMs = async (): Promise<number> => {
+      victim.stdin?.write('{"cmd":"cpu"}\n')
+      return (JSON.parse(String((await said.next()).value)) as { cpuMs: number }).cpuMs
+    }
+    const cpu: number[] = []
     const other = start(['--expose-gc', measured])
     const otherLines = createInterface({ input: other.stdout as NonNullable<ChildProcess['stdout']> })
     const elsewhere = JSON.parse(String((await otherLines[Symbol.asyncIterator]().next()).value)) as { addr: string }
@@ -186,6 +192,11 @@ async function main(): Promise<void> {
         const attacker = start([here, '--attack', name, '--port', multiaddr(at).value('tcp') ?? ''])
         await sleep(1_000)
         const times = await echoes(honest, addr, count)
+        if (at === addr) {
+          const [before, begin] = [await cpuMs(), performance.now()]
+          await sleep(2_000)
+          cpu.push(((await cpuMs()) - before) / ((performance.now() - begin) / 1000))
+        }
         const gone = new Promise((resolve) => attacker.once('exit', resolve))
         attacker.kill('SIGKILL')
         await gone
@@ -216,6 +227,7 @@ async function main(): Promise<void> {
       p99: ratio(p99),
       elsewhere: ratio(machine),
       own: ratio(own),
+      cpuMsPerSecond: ratio(cpu),
     }
   }
   const about = { bench: 'hostile', rounds, echoes: count, cpus: cpus().length, load: [load, loadavg()[0]], want: 1.5 }

@@ -48,7 +48,10 @@ lines.on('line', (line) => {
   const { cmd, addr } = JSON.parse(line) as { cmd: string; addr?: string }
   if (cmd === 'measure') void measure().then(say)
   else if (cmd === 'written') say({ written })
-  else if (cmd === 'flood') {
+  else if (cmd === 'cpu') {
+    const { user, system } = process.cpuUsage()
+    say({ cpuMs: (user + system) / 1000 })
+  } else if (cmd === 'flood') {
     flood(String(addr)).catch(() => {})
     say({})
   }
