@@ -47,6 +47,8 @@ const answerEveryMs = 1_000
 const reportEveryMs = 60_000
 const addrsPerPeer = 16
 const prefix = 'dnsaddr='
+/** A string of a TXT record has 255 bytes; the prefix and /p2p with the longest id want their part. */
+const maxAddrLength = 180
 
 export interface NamedPeer {
   peer: PeerId
@@ -111,9 +113,9 @@ export class MdnsSession {
     this.#queryAt = now + this.#jitter()
   }
 
-  /** Where we are; when that changed, all hear of it. */
+  /** Where we are, with or without our /p2p; when that changed, all hear of it. */
   announce(addrs: readonly Multiaddr[], now: number): void {
-    const usable = addrs.filter((addr) => this.#usable(addr))
+    const usable = addrs.map((addr) => addr.withoutPeer()).filter((addr) => this.#usable(addr))
     if (usable.map(String).join() === this.#addrs.map(String).join()) return
     this.#addrs = usable
     this.#scheduleAnswer(now)
@@ -277,7 +279,7 @@ export class MdnsSession {
   #usable(addr: Multiaddr): boolean {
     const text = addr.toString()
     if (!/^\/ip[46]\//.test(text) || text.includes('/p2p-circuit')) return false
-    if (prefix.length + addr.toString().length > 255 - 60) return false
+    if (text.length > maxAddrLength) return false
     const ip = parseIp(hostPort(addr)?.host ?? '')
     if (ip === undefined || isUnspecified(ip) || (isLinkLocal(ip) && ip.length === 16)) return false
     return this.#options.loopback || !isLoopback(ip)

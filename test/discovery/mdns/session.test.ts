@@ -60,7 +60,7 @@ describe('a session of multicast DNS', () => {
 
   it('answers with one multiaddr for each string, a random name and what DNS-SD wants besides', () => {
     const of = session()
-    of.announce(addrs('/ip4/192.168.1.2/tcp/4001', '/ip6/2001:db9::2/tcp/4001'), 0)
+    of.announce(addrs(`/ip4/192.168.1.2/tcp/4001/p2p/${own}`, '/ip6/2001:db9::2/tcp/4001'), 0)
     of.receive(question(), neighbour, 0)
     const [sent] = run(of, 0, 200)
     expect(sent?.message.answers).toEqual([
