@@ -53,7 +53,7 @@ export interface NodeOptions extends WhereaboutsOptions {
   privateKey?: PrivateKey
   /** Where to listen; default nowhere. */
   listen?: readonly (string | Multiaddr)[]
-  /** Default: TCP on Node, none in browsers. */
+  /** Default: TCP and WebSocket on Node, WebSocket in browsers. */
   transports?: readonly Transport[]
   /** Default: Noise, then TLS where the platform has it. */
   security?: readonly SecurityProtocol[]
