@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process'
 
 /** By name, what the paths of a part's test files have in them. */
 const parts: Readonly<Record<string, readonly string[]>> = {
-  kademlia: ['kademlia', 'test/dht/', 'hostile/dht', 'test/ipns/', 'test/discovery/'],
+  kademlia: ['kademlia', 'test/dht/', 'hostile/dht', 'test/ipns/', 'test/discovery/', 'interop/mdns', 'cli/routing'],
 }
 
 const args = process.argv.slice(2)
