@@ -124,6 +124,8 @@ describe.skipIf(reason !== '')('multicast DNS between two machines', { timeout: 
       await ip('-n', space, 'link', 'set', 'eth0', 'up')
       await ip('-n', space, 'addr', 'add', `10.77.0.${number}/24`, 'dev', 'eth0')
       await ip('-n', space, '-6', 'addr', 'add', `fd77::${number}/64`, 'dev', 'eth0', 'nodad')
+      // js-libp2p leaves the choice of the interface to the routing table.
+      await ip('-n', space, 'route', 'add', 'default', 'dev', 'eth0')
     }
   })
   afterAll(async () => {
