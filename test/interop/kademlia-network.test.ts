@@ -5,7 +5,6 @@ import { join } from 'node:path'
 import { sha256 } from 'multiformats/hashes/sha2'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { concat } from '../../src/bytes.ts'
-import { createDht, type Dht } from '../../src/dht/dht.ts'
 import { CID } from '../../src/ipld/cid.ts'
 import { createKit, type Kit } from '../../src/kit/kit.ts'
 import {
@@ -45,12 +44,13 @@ interface Member {
   /** Adds a file and provides it. */
   add(bytes: Uint8Array): Promise<string>
   findProvider(cid: string): Promise<Found | undefined>
-  /** The SHA-256 of the file, from the provider. Undefined: it speaks no Bitswap, neither gives nor takes. */
+  /** The SHA-256 of the file, from the provider, whom rhiza and Kubo look for themselves. Undefined: it speaks no Bitswap, neither gives nor takes. */
   fetch: ((cid: string, from: Found) => Promise<string>) | undefined
 }
 
-function rhizaMember(kit: Kit, dht: Dht): Member {
-  const { node } = kit
+function rhizaMember(kit: Kit): Member {
+  const { node, dht } = kit
+  if (dht === undefined) throw new Error('the kit was made without a DHT')
   return {
     peerId: String(node.peerId),
     addr: String(node.addrs()[0]),
@@ -58,7 +58,7 @@ function rhizaMember(kit: Kit, dht: Dht): Member {
     tableSize: async () => dht.networks[0]?.table.size ?? 0,
     async add(bytes) {
       const { cid } = await kit.add(bytes)
-      await dht.provide(cid)
+      await kit.provide(cid)
       return String(cid)
     },
     async findProvider(cid) {
@@ -67,10 +67,8 @@ function rhizaMember(kit: Kit, dht: Dht): Member {
       }
       return undefined
     },
-    async fetch(cid, { peer, addrs }) {
-      const peers = addrs.map((addr) => `${addr}/p2p/${peer}`)
-      return hashOf(concat(await Array.fromAsync(kit.cat(cid, { peers, timeoutMs: 20_000 }))))
-    },
+    // By its own search.
+    fetch: async (cid) => hashOf(concat(await Array.fromAsync(kit.cat(cid, { timeoutMs: 20_000 })))),
   }
 }
 
@@ -130,7 +128,7 @@ function kuboMember(kubo: Kubo): Member {
   }
 }
 
-const kits: { kit: Kit; dht: Dht }[] = []
+const kits: Kit[] = []
 const peers: Peer[] = []
 let kubo: Kubo | undefined
 const members = { rhiza: [], go: [], js: [], rust: [], kubo: [] } as Record<
@@ -144,12 +142,11 @@ const kinds = Object.keys(names) as Kind[]
 
 beforeAll(async () => {
   for (let i = 0; i < counts.rhiza; i++) {
-    const kit = await createKit({ listen: ['/ip4/127.0.0.1/tcp/0'] })
+    const dht = { networks: [network] } as const
+    const kit = await createKit({ listen: ['/ip4/127.0.0.1/tcp/0'], dht, provideEveryMs: false })
     await kit.start()
-    const dht = createDht(kit.node, { networks: [network] })
-    await dht.start()
-    kits.push({ kit, dht })
-    members.rhiza.push(rhizaMember(kit, dht))
+    kits.push(kit)
+    members.rhiza.push(rhizaMember(kit))
   }
   for (const kind of ['go', 'js', 'rust'] as const) {
     if (!there[kind]) continue
@@ -177,10 +174,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await Promise.all(peers.map((peer) => peer.stop()))
   await kubo?.stop()
-  for (const { kit, dht } of kits) {
-    await dht.stop()
-    await kit.stop()
-  }
+  for (const kit of kits) await kit.stop()
 })
 
 let seed = 0
