@@ -2,6 +2,7 @@
  * Dialling: a peer or addresses become a connection. One plain address is dialled right away; where there may be several
  * (an address book, a list, a name), dial/search.ts is fetched to choose among them.
  */
+import { connectionCode } from '../close-codes.ts'
 import type { UpgradedConnection } from '../connection/connection.ts'
 import type { Connections } from '../connection/connections.ts'
 import { deadline } from '../deadline.ts'
@@ -212,7 +213,7 @@ export class Dialer {
     if (sooner === undefined && !signal.aborted) {
       return this.#connections.add(upgraded, carrier, 'outbound', transport.name)
     }
-    upgraded.muxer.abort(0x1004)
+    upgraded.muxer.abort(connectionCode.supplanted)
     if (sooner !== undefined) return sooner
     throw asError(signal.reason)
   }

@@ -198,7 +198,8 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
     const patience = new Patience(node.env, timeoutMs, `waiting for any block of ${String(path)}`)
     const ends = signal === undefined ? patience.signal : AbortSignal.any([signal, patience.signal])
     const session = bitswap.session({ ...(asked && { peers: asked }), timeoutMs: Infinity, signal: ends })
-    const search = routing && (peers === undefined || dht !== undefined) && (await searching(routing, session, asked))
+    const searches = routing !== undefined && (peers === undefined || dht !== undefined)
+    const search = searches ? await searching(routing, session, asked) : undefined
     const arrivals = asked === undefined ? node.on('peer:identify', () => search?.arrived()) : undefined
     const late = (): void => void search?.stop(ends.reason)
     if (search !== undefined) ends.addEventListener('abort', late, { once: true })
