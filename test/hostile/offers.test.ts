@@ -10,7 +10,17 @@ import { encodeCapabilities } from '../../src/protocols/capabilities/wire.ts'
 import { fetch, fetchId, serveFetch } from '../../src/protocols/fetch/fetch.ts'
 import { perfId, servePerf } from '../../src/protocols/perf.ts'
 import { prefixed } from '../../src/stream.ts'
-import { failure, memory, patience, secondsUntil, victim, watchProcess, type Victim } from './hostile.ts'
+import {
+  acceptTunnel,
+  failure,
+  hostileListener,
+  memory,
+  patience,
+  secondsUntil,
+  victim,
+  watchProcess,
+  type Victim,
+} from './hostile.ts'
 
 vi.setConfig({ testTimeout: 60_000 })
 watchProcess()
@@ -161,6 +171,32 @@ it('perf: an upload a byte at a time, or of half a count, ends at its deadline',
   await over
   expect(v.codes(refusedStreams).filter((code) => code === 'timeout')).toHaveLength(2)
   await hostile.stop()
+})
+
+it('a protected peer that hangs up on whoever it let in is dialled ever less often', async () => {
+  const v = await victim()
+  const key = generateKey()
+  let accepted = 0
+  const port = await hostileListener((socket) => {
+    accepted++
+    // The victim takes it for a whole connection before it ends.
+    const hangUp = (): void => void setImmediate(() => socket.resetAndDestroy())
+    acceptTunnel(socket, key).then(hangUp, hangUp)
+  })
+  const { peerId } = key.publicKey
+  v.node.protect(peerId)
+  const lost = new Promise<void>((resolve) => void v.node.on('peer:disconnect', () => resolve()))
+  await v.node.dial(`/ip4/127.0.0.1/tcp/${port}/p2p/${peerId}`)
+  await lost
+  for (let second = 0; second < 600; second++) {
+    await v.clock.advance(1_000)
+    await new Promise((resolve) => setTimeout(resolve, 3))
+  }
+  // Half a second, one, two, four, ... to five minutes.
+  expect(accepted).toBeGreaterThan(4)
+  expect(accepted).toBeLessThan(16)
+  v.node.unprotect(peerId)
+  await v.expectUnharmed()
 })
 
 it('a source that names 10,000 addresses of a peer gets some of them dialled, and no more', async () => {
