@@ -230,6 +230,28 @@ describe.each(['go', 'js', 'rust'] as const)('%s-libp2p, Kademlia one to one', (
     expect((providers as unknown[]).length).toBeGreaterThanOrEqual(kind === 'js' ? 20 : 100)
   })
 
+  it.skipIf(!have[kind])(
+    'is no worse in our eyes for telling of a peer that announced hundreds of addresses',
+    async () => {
+      const cid = await cidOf(`verbose to ${kind}`)
+      const key = cid.multihash.bytes
+      const addrs = Array.from({ length: 300 }, (_, i) => parseMultiaddr(`/ip4/127.0.0.1/tcp/${i + 1}`).bytes)
+      const { peerId } = client.kit.node
+      const providerPeers = [{ id: peerId.bytes, addrs, connection: 1 }]
+      await client.kad.network.tell(to(near), { type: 'ADD_PROVIDER', key, closerPeers: [], providerPeers })
+      let told = 0
+      await until('it tells of it', async () => {
+        told = (await ask({ type: 'GET_PROVIDERS', key })).providerPeers[0]?.addrs.length ?? 0
+        return told > 0
+      })
+      // go-libp2p keeps 64, and the one that it is connected to; the others keep all.
+      expect(told).toBeGreaterThanOrEqual(65)
+      const found = await Array.fromAsync(us.dht.findProviders(cid))
+      expect(found.map((one) => one.peer.toString())).toEqual([peerId.toString()])
+      expect(us.kad.table.has(PeerId.parse(near.peerId))).toBe(true)
+    },
+  )
+
   it.skipIf(!have[kind])('keeps our clients out of its table, and its clients find and provide', async () => {
     const { peerId } = client.kit.node
     await client.kit.node.dial(near.addrs[0] ?? '')
