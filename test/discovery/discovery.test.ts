@@ -24,15 +24,15 @@ async function started(network: MemoryNetwork, options: NodeOptions = {}): Promi
 /** A source of which the test says what it finds. */
 function byHand(): Discovery & { say(found: Found): void } {
   const queue: Found[] = []
-  let wake = (): void => {}
+  let wake: (() => void) | undefined
   return {
     source: 'by-hand',
     say(found) {
       queue.push(found)
-      wake()
+      wake?.()
     },
     async *find(_host, signal) {
-      signal.addEventListener('abort', () => wake())
+      signal.addEventListener('abort', () => wake?.())
       while (!signal.aborted) {
         for (let one = queue.shift(); one !== undefined; one = queue.shift()) yield one
         await new Promise<void>((resolve) => (wake = resolve))

@@ -48,6 +48,10 @@ const question = (answers: Resource[] = []): Uint8Array =>
     additionals: [],
   })
 
+const known = (ttlSeconds: number): Resource[] => [
+  { name: service, type: 'PTR', ttlSeconds, flush: false, target: `${name}.${service}` },
+]
+
 describe('a session of multicast DNS', () => {
   it('asks at once, then ever less often, and answers whenever it asks', () => {
     const of = session()
@@ -112,9 +116,6 @@ describe('a session of multicast DNS', () => {
   it('does not answer who knows it already', () => {
     const of = session()
     run(of, 0, 1_000)
-    const known = (ttlSeconds: number): Resource[] => [
-      { name: service, type: 'PTR', ttlSeconds, flush: false, target: `${name}.${service}` },
-    ]
     of.receive(question(known(100)), neighbour, 2_000)
     expect(run(of, 2_000, 4_000)).toEqual([])
     of.receive(question(known(30)), neighbour, 4_000)

@@ -13,20 +13,16 @@ const ask: MdnsMessage = {
   additionals: [],
 }
 
-const label = fc.string({ unit: fc.constantFrom(...'abcxyz019-_'), minLength: 1, maxLength: 20 })
+const label = fc.string({ unit: fc.constantFrom(...Array.from('abcxyz019-_')), minLength: 1, maxLength: 20 })
 const name = fc.array(label, { minLength: 1, maxLength: 4 }).map((labels) => labels.join('.'))
-const resource: fc.Arbitrary<Resource> = fc
-  .record({ name, ttlSeconds: fc.integer({ min: 0, max: 0x7fff_ffff }), flush: fc.boolean() })
-  .chain((owner) =>
-    fc.oneof(
-      name.map((target): Resource => ({ ...owner, type: 'PTR', target })),
-      fc.record({ target: name, port: fc.nat(65_535) }).map((of): Resource => ({ ...owner, type: 'SRV', ...of })),
-      fc
-        .array(fc.string({ unit: 'binary-ascii', minLength: 1, maxLength: 255 }), { maxLength: 4 })
-        .map((strings): Resource => ({ ...owner, type: 'TXT', strings })),
-      fc.ipV4().map((address): Resource => ({ ...owner, type: 'A', address })),
-    ),
-  )
+const owner = { name, ttlSeconds: fc.integer({ min: 0, max: 0x7fff_ffff }), flush: fc.boolean() }
+const strings = fc.array(fc.string({ unit: 'binary-ascii', minLength: 1, maxLength: 255 }), { maxLength: 4 })
+const resource: fc.Arbitrary<Resource> = fc.oneof(
+  fc.record({ ...owner, type: fc.constant('PTR'), target: name }),
+  fc.record({ ...owner, type: fc.constant('SRV'), target: name, port: fc.nat(65_535) }),
+  fc.record({ ...owner, type: fc.constant('TXT'), strings }),
+  fc.record({ ...owner, type: fc.constant('A'), address: fc.ipV4() }),
+)
 const message: fc.Arbitrary<MdnsMessage> = fc.record({
   response: fc.boolean(),
   questions: fc.array(fc.record({ name, type: fc.nat(65_535), unicast: fc.boolean() }), { maxLength: 4 }),
@@ -34,9 +30,20 @@ const message: fc.Arbitrary<MdnsMessage> = fc.record({
   additionals: fc.array(resource, { maxLength: 6 }),
 })
 
+function decode(bytes: Uint8Array): void {
+  try {
+    decodeMessage(bytes)
+  } catch (error) {
+    expect(error).toBeInstanceOf(ProtocolError)
+  }
+}
+
+const header = (asked: number, answered: number): Uint8Array =>
+  Uint8Array.of(0, 0, 0x84, 0, asked >> 8, asked, answered >> 8, answered, 0, 0, 0, 0)
+
 describe('messages of multicast DNS', () => {
   it('ask as discovery/mdns.md has it', () => {
-    const bytes = '00000000000100000000000004' + '5f703270' + '04' + '5f756470' + '05' + '6c6f63616c' + '00000c0001'
+    const bytes = '000000000001000000000000045f703270045f756470056c6f63616c00000c0001'
     expect(toHex(encodeMessage(ask))).toBe(bytes)
     expect(decodeMessage(fromHex(bytes))).toEqual(ask)
   })
@@ -64,13 +71,6 @@ describe('messages of multicast DNS', () => {
   })
 
   it('throw ProtocolError or nothing, whatever comes', () => {
-    const decode = (bytes: Uint8Array): void => {
-      try {
-        decodeMessage(bytes)
-      } catch (error) {
-        expect(error).toBeInstanceOf(ProtocolError)
-      }
-    }
     fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), decode))
     fc.assert(
       fc.property(message, fc.nat(), fc.nat(255), (sent, at, byte) => {
@@ -90,19 +90,12 @@ describe('messages of multicast DNS', () => {
     )
   })
 
-  const header = (asked: number, answered: number): Uint8Array =>
-    Uint8Array.of(0, 0, 0x84, 0, asked >> 8, asked, answered >> 8, answered, 0, 0, 0, 0)
-
   it.each<[what: string, bytes: Uint8Array, message: string]>([
     ['bytes behind the end', concat([encodeMessage(ask), Uint8Array.of(0)]), 'behind'],
     ['too many records', header(0, 60_000), '60000 records'],
     ['too many questions', header(65, 0), '65 questions'],
     ['a packet that is too long', new Uint8Array(9_001), '9001 bytes'],
-    [
-      'an address of five bytes',
-      concat([header(0, 1), fromHex('000001000100000001000501020304 05'.replace(' ', ''))]),
-      '5 bytes',
-    ],
+    ['an address of five bytes', concat([header(0, 1), fromHex('00000100010000000100050102030405')]), '5 bytes'],
     ['a pointer to itself', concat([header(0, 1), fromHex('c00c000c000100000001000100')]), 'forwards'],
     ['another opcode', Uint8Array.of(0, 0, 0x78, 0, 0, 0, 0, 0, 0, 0, 0, 0), 'opcode'],
   ])('refuse %s', (_what, bytes, text) => {
