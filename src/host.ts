@@ -72,6 +72,11 @@ export interface NewStreamOptions {
   priority?: number
   /** May run over a relayed connection with a budget. */
   limited?: boolean
+  /**
+   * Takes it that the peer has the (first) protocol, as if it had announced it: its agreement is not waited for, and a
+   * refusal, UnavailableError `no-protocol`, comes from the first read. Default: only what identify has announced.
+   */
+  optimistic?: boolean
 }
 
 export interface StreamContext {

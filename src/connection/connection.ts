@@ -1,6 +1,7 @@
 /*
  * What stands at the end of the upgrade: a Connection whose streams are negotiated.
- * Optimistic opening: when identify announced a protocol, header, proposal and first data leave as one write.
+ * Optimistic opening: when identify announced a protocol, or our caller says so, header, proposal and first data leave
+ * as one write.
  */
 import { codeOfStream, codeText, streamCode } from '../close-codes.ts'
 import { guard } from '../deadline.ts'
@@ -270,7 +271,8 @@ export class UpgradedConnection implements Connection {
       ...(priority !== undefined && { priority }),
     })
     const { env } = this.#options
-    const known = ids.find((id) => this.protocols?.includes(id))
+    const announced = ids.find((id) => this.protocols?.includes(id))
+    const known = announced ?? (options.optimistic === true ? ids[0] : undefined)
     if (known !== undefined) {
       const hello = { bytes: agreement(known).bytes, env, timeoutMs }
       const better = this.#better(ids, known, 'not announced by the peer', tried)

@@ -123,7 +123,8 @@ class Line {
   }
 
   async #open(timeoutMs: number, signal: AbortSignal | undefined): Promise<BufferedStream> {
-    const options = { timeoutMs, limited: true, ...(signal && { signal }) }
+    // Nearly everybody has it: the first round need not wait for identify, nor for the negotiation.
+    const options = { timeoutMs, limited: true, optimistic: true, ...(signal && { signal }) }
     return (this.#stream = new BufferedStream(await this.#connection.newStream(pingId, options)))
   }
 

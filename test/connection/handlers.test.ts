@@ -468,6 +468,19 @@ describe('an optimistic opening', () => {
     expect(await told(stream)).toBe('/a/1.0.0 /a/1.0.0')
   })
 
+  it('is made without an announcement for whoever asks for it, and the first read tells of a refusal', async () => {
+    const { a, b, addr } = await two()
+    b.unhandle(identifyId)
+    b.handle('/a/1.0.0', names)
+    const connection = await a.dial(addr)
+    const good = await connection.newStream('/a/1.0.0', { optimistic: true })
+    expect(await told(good)).toBe('/a/1.0.0 /a/1.0.0')
+    const stream = await connection.newStream('/b/1.0.0', { optimistic: true })
+    await stream.write(fromUtf8('do it'))
+    await expect(stream.read()).rejects.toMatchObject({ code: 'no-protocol' })
+    expect(await stream.closed).toMatchObject({ by: 'local' })
+  })
+
   it('keeps nothing of streams whose answer nobody reads', async () => {
     const made: { session: { live(): Iterable<unknown> } }[] = []
     const inner = yamux()

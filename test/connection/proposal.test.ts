@@ -33,6 +33,8 @@ const as = (noise: SecurityProtocol, id: string, eager: boolean): SecurityProtoc
 
 const both: Change = (noise) => [as(noise, '/new-noise', true), noise]
 
+const other: Change = (noise) => [as(noise, '/other', true)]
+
 /** One way takes 100 ms: how many ways a dial takes, or the code of its failure. */
 async function ways(dialer: Change, listener: Change): Promise<number | string> {
   const clock = new FakeClock()
@@ -78,7 +80,6 @@ describe('a security protocol that is proposed with its first message', () => {
   })
 
   it('names all that were refused', async () => {
-    const other: Change = (noise) => [as(noise, '/other', true)]
     const network = new MemoryNetwork({ env: systemEnv() })
     const b = await made(systemEnv(), network, other, ['/memory/1'])
     const a = await made(systemEnv(), network, both)
@@ -88,7 +89,7 @@ describe('a security protocol that is proposed with its first message', () => {
   })
 
   it('fails in time and with a typed error where the peer has another only', async () => {
-    const outcome = await ways((noise) => [noise], (noise) => [as(noise, '/other', true)]) // prettier-ignore
+    const outcome = await ways((noise) => [noise], other)
     expect(outcome).toBe('no-protocol')
   })
 })

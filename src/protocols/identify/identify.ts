@@ -282,7 +282,8 @@ export function createIdentify(
   )
   return {
     async identify(connection, { signal } = {}) {
-      const stream = await connection.newStream(identifyId, { timeoutMs, limited: true, ...(signal && { signal }) })
+      const options = { timeoutMs, limited: true, optimistic: true, ...(signal && { signal }) }
+      const stream = await connection.newStream(identifyId, options)
       const what = `identify of ${connection.peer}`
       const message = await guard(stream, { env, timeoutMs, what, signal }, async () => {
         await stream.closeWrite()
