@@ -139,6 +139,16 @@ describe.skipIf(reason !== '')('multicast DNS between two machines', { timeout: 
     await rm(dir, { recursive: true, force: true })
   })
 
+  it('rhiza fetches by the CID alone from a rhiza on the other machine', async () => {
+    const [from, to] = [join(dir, 'from'), join(dir, 'to')]
+    await writeFile(join(dir, 'near.txt'), 'it was near')
+    const { stdout: cid } = await run(process.execPath, [main, 'add', '-q', join(dir, 'near.txt'), '--repo', from])
+    const serve = program(there, process.execPath, [main, 'serve', '--repo', from, '--json', '--mdns'])
+    await expect.poll(() => serve.out[0] ?? serve.err.join('\n'), patient).toContain('listening')
+    const got = program(here, process.execPath, [main, 'cat', cid.trim(), '--repo', to, '--mdns'])
+    await expect.poll(() => got.out.join('\n') + got.err.join('\n'), patient).toBe('it was near')
+  })
+
   it.skipIf(!hasAvahi)('avahi sees rhiza, and rhiza what avahi publishes', async () => {
     const bus = join(dir, 'bus')
     await writeFile(

@@ -20,6 +20,8 @@ interface World {
   asked: number
   /** A search lasts so long, and each provider in it. */
   searchMs: number
+  /** An answer of a peer takes so long. */
+  answerMs: number
   env: ReturnType<typeof fakeEnv>
   search: ProviderSearch<{ peer: PeerId }>
 }
@@ -36,6 +38,7 @@ function world(options: { connected?: PeerId[]; good?: PeerId[]; providers?: Pee
     searches: [],
     asked: 0,
     searchMs: 100,
+    answerMs: 10,
     env,
     search: new ProviderSearch<{ peer: PeerId }>({
       env,
@@ -43,7 +46,7 @@ function world(options: { connected?: PeerId[]; good?: PeerId[]; providers?: Pee
       async ask(cid, { signal } = {}) {
         made.asked++
         for (;;) {
-          await pass(10)
+          await pass(made.answerMs)
           signal?.throwIfAborted()
           if (made.connected.some((peer) => made.good.has(peer))) return fromUtf8(cid.toString())
           if (options.silent !== true) throw missing()
@@ -87,6 +90,19 @@ describe('a search for providers', () => {
     const w = world({ connected: [a], good: [a], providers: [b] })
     const all = Promise.all(Array.from({ length: 500 }, (_, i) => w.search.get(cidAt(i))))
     expect(await over(w, all)).toHaveLength(500)
+    expect(w.searches).toEqual([])
+    await w.search.stop(new Error('over'))
+  })
+
+  it('is not made while blocks come, however slowly the file as a whole', async () => {
+    const w = world({ connected: [a], good: [a], providers: [b] })
+    w.answerMs = 800
+    const chain = async (from: number): Promise<void> => {
+      for (let i = 0; i < 6; i++) await w.search.get(cidAt(from + i))
+    }
+    const late = new Promise<void>((resolve) => void w.env.clock.setTimer(400, () => resolve())).then(() => chain(100))
+    await over(w, Promise.all([chain(0), late]))
+    expect(w.env.clock.now()).toBeGreaterThan(4_000)
     expect(w.searches).toEqual([])
     await w.search.stop(new Error('over'))
   })
