@@ -44,6 +44,10 @@ export interface KadTuning {
   refreshMs?: number
   /** Whether the peers of one IP group are limited. Default: in the public network. */
   diversity?: boolean
+  /** Peers come into the table once they have answered. Default true; false is for experiments: whoever is named. */
+  verify?: boolean
+  /** Lookups reach as far as k peers usually do, so that nobody takes a key over by crowding around it. Default true. */
+  widen?: boolean
   /** The group of a peer by the address of its connection; undefined: it is not limited. Default by IP network. */
   groupOf?: (addr: Multiaddr) => string | undefined
 }
@@ -57,7 +61,18 @@ export interface KadParts extends KadTuning {
   validators: Validators
 }
 
-const defaults = { requestTimeoutMs: 10_000, lookupTimeoutMs: 60_000, refreshMs: 600_000, groupOf }
+const defaults = {
+  requestTimeoutMs: 10_000,
+  lookupTimeoutMs: 60_000,
+  refreshMs: 600_000,
+  groupOf,
+  verify: true as boolean,
+  widen: true as boolean,
+}
+
+/** Lookups by which the density of the network is known: of how many, and from how many on. */
+const spansKept = 32
+const spansWanted = 5
 
 /** Newcomers that are asked for a sign of life at a time, and that wait for it. */
 const checksAtOnce = 8
@@ -97,6 +112,8 @@ export class Kad {
   readonly #server: KadServer
   readonly #toCheck = new Map<string, Connection>()
   #checking = 0
+  /** How far the k-th closest was in lookups that ended well, as a share of the keyspace. */
+  readonly #spans: number[] = []
   #undo: (() => void)[] = []
   #controller: AbortController | undefined
   #serving = false
@@ -175,7 +192,7 @@ export class Kad {
     const { lookupTimeoutMs: timeoutMs, lookup: tuned } = this.#parts
     const target = keyOf(key)
     const seeds = table.closest(target, this.k).map(({ peer }) => peer)
-    const lookup = new Lookup(host.peerId, target, seeds, { ...tuned, ...options })
+    const lookup = new Lookup(host.peerId, target, seeds, { radius: this.#radius(), ...tuned, ...options })
     const heard = new Map<string, readonly Multiaddr[]>()
     const infoOf = (peer: PeerId): PeerInfo => {
       const known = this.#known(peer)
@@ -201,7 +218,20 @@ export class Kad {
         if (onFailure?.(peer) === true) lookup.stop()
       },
     })
+    if (result.reason === 'converged') this.#spanned(lookup.span())
     return { ...result, closest: lookup.closest().map(infoOf) }
+  }
+
+  #spanned(span: number | undefined): void {
+    if (span === undefined) return
+    this.#spans.push(span)
+    if (this.#spans.length > spansKept) this.#spans.shift()
+  }
+
+  /** Within which k peers are as a rule: the median, which those who crowd around a few keys do not move. */
+  #radius(): number {
+    if (!this.#parts.widen || this.#spans.length < spansWanted) return 0
+    return this.#spans.toSorted((a, b) => a - b)[this.#spans.length >> 1] ?? 0
   }
 
   get k(): number {
@@ -220,6 +250,12 @@ export class Kad {
       if (read.length === 0 && this.#known(peer).length === 0 && this.host.connections(peer).length === 0) continue
       if (read.length > 0) this.host.book.add(peer, read, { ttlMs: addressTtlMs.temporary, source: 'kad' })
       out.push({ peer, addrs: read })
+      if (!this.#parts.verify)
+        this.table.add(
+          peer,
+          groupsOf(read, (addr) => this.groupOf(addr)),
+          this.host.env.clock.now(),
+        )
     }
     return out
   }
@@ -238,7 +274,7 @@ export class Kad {
     for (const prefixBits of this.table.prefixesToRefresh(now, force ? 0 : this.#parts.refreshMs)) {
       const key = this.#keyWithPrefix(prefixBits)
       this.table.refreshed(prefixBits, now)
-      await this.lookup({ type: 'FIND_NODE', key, signal, options: { complete: false } })
+      await this.lookup({ type: 'FIND_NODE', key, signal, options: { complete: this.#spans.length < spansWanted } })
     }
   }
 
@@ -353,6 +389,10 @@ export class Kad {
       if (commonPrefixLength(keyOf(bytes), this.table.self) === prefixBits) return bytes
     }
   }
+}
+
+function groupsOf(addrs: readonly Multiaddr[], groupOfOne: (addr: Multiaddr) => string | undefined): string[] {
+  return [...new Set(addrs.map(groupOfOne).filter((group) => group !== undefined))]
 }
 
 /**

@@ -41,3 +41,10 @@ export function compareDistance(target: Key, a: Key, b: Key): number {
   }
   return 0
 }
+
+/** The distance as a share of the keyspace: 0 to 1, to 48 bits. */
+export function distanceShare(a: Key, b: Key): number {
+  let distance = 0
+  for (let i = 0; i < 6; i++) distance = distance * 256 + ((a[i] ?? 0) ^ (b[i] ?? 0))
+  return distance / 2 ** 48
+}

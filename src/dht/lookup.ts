@@ -6,7 +6,7 @@
  * one path does not lead the others.
  */
 import type { PeerId } from '../peer/id.ts'
-import { compareDistance, keyOfPeer, type Key } from './key.ts'
+import { compareDistance, distanceShare, keyOfPeer, type Key } from './key.ts'
 
 export interface LookupOptions {
   /** Results, and what one answer may name. Default 20. */
@@ -19,6 +19,13 @@ export interface LookupOptions {
   paths?: number
   /** Ask all of the k closest before it ends, not only the beta closest. Default true. */
   complete?: boolean
+  /**
+   * Everybody within this distance of the target, as a share of the keyspace, counts as one of the closest, however
+   * many they are up to four times k: who crowds around a key does not push out those that were there. Default 0.
+   */
+  radius?: number
+  /** Pass over whom a peer names of whose other peers hardly any answered. Default true. */
+  blame?: boolean
   /** Queries in all: what an adversary who names ever new peers can make us do. Default 500. */
   maxQueries?: number
   /** Peers to remember; farther ones are forgotten first. Default 2,000. */
@@ -31,6 +38,8 @@ const defaults = {
   beta: 3,
   paths: 1,
   complete: true as boolean,
+  radius: 0,
+  blame: true as boolean,
   maxQueries: 500,
   maxHeard: 2_000,
 } satisfies Required<LookupOptions>
@@ -42,9 +51,9 @@ export interface LookupPeer {
   readonly peer: PeerId
   readonly key: Key
   /** Who named it; undefined: our own routing table. */
-  readonly from: PeerId | undefined
+  from: PeerId | undefined
   /** Answers between us and it: 0 in our own table. */
-  readonly hops: number
+  hops: number
   state: PeerState
 }
 
@@ -66,6 +75,8 @@ export class Lookup {
   readonly #paths: Path[]
   readonly #known = new Map<string, { one: LookupPeer; path: Path }>()
   readonly #events: LookupEvent[] = []
+  /** How many of those that a peer named first answered, and did not. */
+  readonly #namers = new Map<string, { good: number; bad: number }>()
   #queries = 0
   #waiting = 0
   #done = false
@@ -125,11 +136,23 @@ export class Lookup {
     this.#end(reason)
   }
 
-  /** The k closest that answered, the closest first. */
+  /** The k closest that answered and all within the radius, the closest first. */
   closest(): PeerId[] {
     return this.#sorted(({ state }) => state === 'queried')
-      .slice(0, this.#options.k)
+      .filter((one, i) => this.#counts(one, i))
       .map(({ peer }) => peer)
+  }
+
+  /** How far the k-th closest that answered is, as a share of the keyspace; undefined when fewer did. */
+  span(): number | undefined {
+    const last = this.#sorted(({ state }) => state === 'queried')[this.#options.k - 1]
+    return last && distanceShare(this.target, last.key)
+  }
+
+  /** Is it one of the closest, when `before` are closer? */
+  #counts({ key }: LookupPeer, before: number): boolean {
+    const { k, radius } = this.#options
+    return before < k || (radius > 0 && before < 4 * k && distanceShare(this.target, key) <= radius)
   }
 
   #sorted(which: (one: LookupPeer) => boolean): LookupPeer[] {
@@ -141,7 +164,12 @@ export class Lookup {
 
   #hear(peer: PeerId, from: PeerId | undefined, hops: number, path: Path, key: Key = keyOfPeer(peer)): void {
     const text = peer.toString()
-    if (this.#known.has(text) || peer.equals(this.#self)) return
+    const known = this.#known.get(text)
+    if (known !== undefined && from !== undefined && known.one.state === 'heard' && this.#doubted(known.one)) {
+      // Somebody better vouches for it.
+      known.one.from = from
+    }
+    if (known !== undefined || peer.equals(this.#self)) return
     const one: LookupPeer = { peer, key, from, hops, state: 'heard' }
     let at = path.peers.length
     while (at > 0 && compareDistance(this.target, key, (path.peers[at - 1] as LookupPeer).key) < 0) at--
@@ -161,9 +189,23 @@ export class Lookup {
     // Only who was asked can answer, and only once.
     if (this.#done || known?.one.state !== 'waiting') return undefined
     known.one.state = state
+    const { from } = known.one
+    if (from !== undefined) {
+      const namer = this.#namers.get(from.toString()) ?? { good: 0, bad: 0 }
+      this.#namers.set(from.toString(), namer)
+      if (state === 'queried') namer.good++
+      else namer.bad++
+    }
     known.path.waiting--
     this.#waiting--
     return known
+  }
+
+  /** Named by somebody whose peers do not answer: three did not, and not half as many did. */
+  #doubted({ from }: LookupPeer): boolean {
+    if (from === undefined || !this.#options.blame) return false
+    const { good = 0, bad = 0 } = this.#namers.get(from.toString()) ?? {}
+    return bad >= 3 && bad > 2 * good
   }
 
   /** Asks whom it may, or ends. */
@@ -193,18 +235,18 @@ export class Lookup {
 
   /** Whom the path asks next; undefined when nobody needs to be asked until an answer comes, or at all. */
   #following({ peers }: Path): LookupPeer | undefined {
-    const { beta, k, complete } = this.#options
+    const { beta, complete } = this.#options
     let candidate: LookupPeer | undefined
     let reachable = 0
     let answered = 0
     for (const one of peers) {
-      if (one.state === 'unreachable') continue
+      if (one.state === 'unreachable' || (one.state === 'heard' && this.#doubted(one))) continue
+      if (complete && !this.#counts(one, reachable)) break
       reachable++
       if (one.state === 'queried') answered++
       else if (one.state === 'heard') candidate ??= one
       // Converged: the beta closest that can be reached have all answered.
       if (reachable === beta && answered === beta && !complete) return undefined
-      if (reachable >= (complete ? k : Infinity)) break
     }
     return candidate
   }

@@ -8,6 +8,7 @@ import type { Kad } from '../../src/dht/kad.ts'
 import { commonPrefixLength, compareDistance, keyOf, keyOfPeer, type Key } from '../../src/dht/key.ts'
 import { FakeRandom } from '../../src/env.ts'
 import type { Multiaddr } from '../../src/multiaddr.ts'
+import type { PeerId } from '../../src/peer/id.ts'
 import { LightHost, type Way } from './light.ts'
 import { VirtualTime } from './time.ts'
 
@@ -76,7 +77,7 @@ export class Field {
   }
 
   /** One more, not started. */
-  make(more: Partial<DhtOptions> = {}, addr?: string): Member {
+  make(more: Partial<DhtOptions> = {}, addr?: string, identity?: PeerId): Member {
     const { seed, unreachable = 0, addr: addrOf = (i: number) => `/memory/${i + 1}`, maxConnections } = this.#options
     const index = this.#count++
     const { time, way } = this
@@ -86,11 +87,17 @@ export class Field {
       index,
       time,
       way,
+      ...(identity && { identity }),
       addr: addr ?? addrOf(index),
       ...(maxConnections !== undefined && { maxConnections }),
     })
     const mode = reachable ? 'server' : 'client'
-    const dht = createDht(host, { prefix: '/sim', mode, ...this.#options.dht, ...more })
+    const dht = createDht(host, {
+      ...(this.#options.dht?.networks === undefined && { prefix: '/sim' }),
+      mode,
+      ...this.#options.dht,
+      ...more,
+    })
     const [kad] = dht.networks
     if (kad === undefined) throw new Error('a member without a network')
     const member: Member = {

@@ -22,8 +22,9 @@ import { deferred, iterate, rejected, type Deferred } from '../../src/inbox.ts'
 import { multiaddr, type Multiaddr } from '../../src/multiaddr.ts'
 import { AddressBook, addressTtlMs } from '../../src/peer/book.ts'
 import type { PeerId } from '../../src/peer/id.ts'
+import type { PrivateKey } from '../../src/peer/keys.ts'
 import type { CloseInfo } from '../../src/stream.ts'
-import { seededKey } from './sim.ts'
+import { somePeer } from '../dht/peers.ts'
 import type { VirtualTime } from './time.ts'
 
 /** What a network does to whatever crosses it. */
@@ -45,6 +46,8 @@ export interface LightOptions {
   way: Way
   /** Without /p2p. */
   addr: string
+  /** Default: what `seed` and `index` give. */
+  identity?: PeerId
   /** Connections that it keeps; the one idle longest goes. Default 200. */
   maxConnections?: number
 }
@@ -211,7 +214,7 @@ class LightConnection implements Connection {
   }
 
   newStream(protocols: ConnectionProtocols): Promise<ProtocolStream> {
-    const protocol = String(protocols)
+    const protocol = [protocols].flat().find((id) => typeof id === 'string') ?? ''
     const { local, remote } = this
     this.usedAt = local.env.clock.now()
     const ours = new LightStream(protocol, 'outbound', local, remote)
@@ -255,17 +258,19 @@ export class LightHost implements KadHost {
   readonly #handlers = new Map<string, StreamHandler>()
   readonly #connections = new Map<string, LightConnection>()
   readonly #listeners = new Map<string, Set<(detail: never) => void>>()
+  readonly #failedUntil = new Map<string, number>()
   readonly #dialling = new Map<string, Promise<Connection>>()
 
-  constructor({ seed, index, time, way, addr, maxConnections = 200 }: LightOptions) {
-    const key = seededKey(seed, index)
+  constructor({ seed, index, time, way, addr, identity, maxConnections = 200 }: LightOptions) {
+    // Nothing is signed here: an id is enough, and costs no key.
+    const id = identity ?? somePeer(index, seed)
     this.index = index
-    this.peerId = key.publicKey.peerId
+    this.peerId = id
     this.time = time
     this.way = way
     this.env = time.env(seed * 65_537 + index)
     this.random = this.env.random
-    this.book = new AddressBook(key, { env: this.env })
+    this.book = new AddressBook({ publicKey: { peerId: id } } as PrivateKey, { env: this.env })
     this.addr = multiaddr(addr)
     this.#max = maxConnections
   }
@@ -345,6 +350,11 @@ export class LightHost implements KadHost {
     const wanted = targets[0]?.peerId()
     const open = wanted && this.#connections.get(wanted.toString())
     if (open !== undefined) return open
+    const now = this.env.clock.now()
+    const text = targets.map(String).join()
+    // As the dialler does: who did not answer a moment ago does not now.
+    if (now < (this.#failedUntil.get(text) ?? 0))
+      throw new UnavailableError('unreachable', `${text}: not again so soon`)
     this.way.dialled()
     for (const target of targets) {
       const remote = this.way.at(target.withoutPeer().toString())
@@ -357,6 +367,8 @@ export class LightHost implements KadHost {
     }
     // A firewall or nobody: no answer comes at all.
     await sleep(this.env, timeoutMs, undefined)
+    if (this.#failedUntil.size > 2_000) this.#failedUntil.clear()
+    this.#failedUntil.set(text, this.env.clock.now() + 60_000)
     throw new TimeoutError(`dialling ${targets.join(', ')}`, timeoutMs)
   }
 
