@@ -162,6 +162,8 @@ describe('discovery', () => {
   })
 })
 
+const none = (): Promise<string[]> => Promise.resolve([])
+
 describe('bootstrap', () => {
   it('connects to those that answer, whether others do or not', async () => {
     const network = new MemoryNetwork()
@@ -177,6 +179,26 @@ describe('bootstrap', () => {
     await expect.poll(() => a.peers().length).toBe(2)
     await expect.poll(() => found.map(({ source }) => source)).toEqual(['bootstrap', 'bootstrap'])
     expect(found.map(({ peer }) => peer.toString()).toSorted()).toEqual([b, c].map((n) => String(n.peerId)).toSorted())
+  })
+
+  it('takes names: /dnsaddr leads to where the peer is', async () => {
+    const network = new MemoryNetwork()
+    const b = await started(network)
+    const asked: string[] = []
+    const resolver = {
+      resolve4: none,
+      resolve6: none,
+      resolveTxt: (name: string) => {
+        asked.push(name)
+        return Promise.resolve(b.addrs().map((addr) => `dnsaddr=${addr}`))
+      },
+    }
+    const a = await started(network, { resolver })
+    const discovery = createDiscovery(a, [bootstrap([`/dnsaddr/entrance.test/p2p/${b.peerId}`])])
+    onTestFinished(() => discovery.stop())
+    discovery.start()
+    await expect.poll(() => a.connections(b.peerId).length).toBe(1)
+    expect(asked).toEqual(['_dnsaddr.entrance.test'])
   })
 
   it('dials again when a peer is lost, and waits ever longer for one that is not there', async () => {
