@@ -12,6 +12,7 @@ import { PeerId } from '../peer/id.ts'
 import type { RecordStore } from '../store/records.ts'
 import { groupOf, inScope, readAddrs, type Scope } from './addresses.ts'
 import { commonPrefixLength, keyOf, keyOfPeer } from './key.ts'
+import { KnownPeers } from './known-peers.ts'
 import { Lookup, type LookupOptions } from './lookup.ts'
 import { KadNetwork, type PeerInfo } from './network.ts'
 import { ProviderStore, type ProviderLimits } from './providers.ts'
@@ -110,6 +111,7 @@ export class Kad {
   readonly validators: Validators
   readonly #parts: KadParts & typeof defaults
   readonly #server: KadServer
+  readonly #knownPeers: KnownPeers
   readonly #toCheck = new Map<string, Connection>()
   #checking = 0
   /** How far the k-th closest was in lookups that ended well, as a share of the keyspace. */
@@ -135,6 +137,7 @@ export class Kad {
     const namespace = `/dht${protocol.slice(0, -'/kad/1.0.0'.length)}`
     this.providers = new ProviderStore(records, host.env, namespace, parts.providers)
     this.values = new ValueStore(records, host.env, namespace, validators, parts.values)
+    this.#knownPeers = new KnownPeers(records, namespace)
     const { table, providers, values } = this
     const addrsOf = (peer: PeerId): PeerInfo['addrs'] =>
       peer.equals(host.peerId) ? this.ownAddrs() : this.#scoped(this.#known(peer))
@@ -183,6 +186,7 @@ export class Kad {
     this.#controller?.abort(new Error('the DHT was stopped'))
     await this.#maintenance
     this.#controller = undefined
+    await this.#remember()
     await this.providers.flush()
   }
 
@@ -278,11 +282,34 @@ export class Kad {
     }
   }
 
+  /** An empty table is no news: the next start has the one before. */
+  async #remember(): Promise<void> {
+    const infos = this.table.peers().map(({ peer }) => ({ peer, addrs: this.#scoped(this.#known(peer)) }))
+    const found = infos.filter(({ addrs }) => addrs.length > 0)
+    if (found.length > 0) await this.#knownPeers.save(found, this.host.env.clock.wallTime())
+  }
+
+  /** Asks those who were in the table when we stopped: who answers comes into it again. */
+  async #recall(signal: AbortSignal): Promise<void> {
+    const waiting = await this.#knownPeers.load()
+    const work = async (): Promise<void> => {
+      for (let info = waiting.shift(); info !== undefined && !signal.aborted; info = waiting.shift()) {
+        this.host.book.add(info.peer, info.addrs, { source: 'kad' })
+        if (!this.table.has(info.peer)) await this.#checkNow(info.peer)
+      }
+    }
+    await Promise.all(Array.from({ length: checksAtOnce }, work))
+  }
+
   async #maintain(signal: AbortSignal): Promise<void> {
     const { env } = this.host
+    await this.#recall(signal).catch((error: unknown) =>
+      env.trace?.('dht.refresh-failed', { protocol: this.protocol, error }),
+    )
     while (!signal.aborted) {
       try {
         if (this.table.size > 0) await this.refresh({ signal })
+        await this.#remember()
         this.providers.sweep()
         this.values.sweep()
       } catch (error) {

@@ -212,8 +212,8 @@ export function among(members: readonly Member[], id: Uint8Array): boolean {
 /** A public IPv4 address of its own network for each. */
 export function publicAddr(index: number): string {
   // 23.0.0.0 to 50.255.0.0 without what is grouped by its first byte alone.
-  const whole = [38, 48]
-  const first = Array.from({ length: 28 }, (_, i) => 23 + i).filter((n) => !whole.includes(n))
+  const whole = new Set([38, 48])
+  const first = Array.from({ length: 28 }, (_, i) => 23 + i).filter((n) => !whole.has(n))
   const a = first[index % first.length] ?? 23
   return `/ip4/${a}.${Math.floor(index / first.length) % 256}.${1 + (index % 200)}.1/tcp/4001`
 }

@@ -3,6 +3,7 @@ import { fromUtf8 } from '../../src/bytes.ts'
 import { commonPrefixLength, keyOfPeer } from '../../src/dht/key.ts'
 import type { Message } from '../../src/dht/wire.ts'
 import { cidOf } from '../../src/ipld/cid.ts'
+import { memoryRecords } from '../../src/store/records.ts'
 import { somePeer } from '../dht/peers.ts'
 import { Field, publicAddr } from './field.ts'
 
@@ -73,6 +74,25 @@ describe('a Kademlia network of light hosts', () => {
     one.host.reachability = 'private'
     await field.time.run(2_000)
     expect(other?.kad.table.has(one.host.peerId)).toBe(false)
+    await field.stop()
+  })
+
+  it('keeps its table and its records over a restart', async () => {
+    const field = new Field({ seed: 37, dht: { refreshMs: 1e9 } })
+    await field.seed(15)
+    const records = memoryRecords({ env: field.time.env(1) })
+    const before = await field.join({ records }, 1)
+    await field.time.run(20_000)
+    const cid = cidOf(0x55, fromUtf8('kept'))
+    await field.time.until(before.dht.provide(cid))
+    const had = before.kad.table.size
+    expect(had).toBeGreaterThan(10)
+    await field.crash(before)
+    // Nobody is connected, nobody is named: all it has is what it wrote down.
+    const after = await field.start(field.make({ records }))
+    await field.time.run(20_000)
+    expect(after.kad.table.size).toBeGreaterThanOrEqual(had)
+    expect(after.kad.providers.of(cid.multihash.bytes)).toHaveLength(1)
     await field.stop()
   })
 

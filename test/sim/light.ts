@@ -425,8 +425,8 @@ export class LightHost implements KadHost {
   on<K extends keyof HostEvents>(event: K, listener: (detail: HostEvents[K]) => void): () => void {
     const all = this.#listeners.get(event) ?? new Set()
     this.#listeners.set(event, all)
-    all.add(listener as (detail: never) => void)
-    return () => void all.delete(listener as (detail: never) => void)
+    all.add(listener)
+    return () => void all.delete(listener)
   }
 
   #emit<K extends keyof HostEvents>(event: K, detail: HostEvents[K]): void {
