@@ -138,13 +138,16 @@ describe('rhiza in a DHT', () => {
   it('shows the path of a lookup as it goes, and the table', async () => {
     const lines = await rhizaJson(['dht', 'query', a.peerId, ...enter], { repo: s.at('c') })
     const events = lines.map(({ event }) => event)
-    expect(events.slice(0, 2)).toEqual(['query', 'answer'])
-    expect(events).toContain('done')
+    expect(events[0]).toBe('query')
+    expect(events.filter((event) => event === 'answer')).toHaveLength(2)
+    expect(events.filter((event) => event === 'done')).toHaveLength(1)
     expect(lines.filter(({ event }) => event === 'closest').map(({ peer }) => peer)).toEqual([a.peerId, b.peerId])
-    expect(lines.find(({ event, peer }) => event === 'query' && peer === a.peerId)).toMatchObject({
-      from: b.peerId,
-      hops: 1,
-    })
+    // B named A, unless A is in the table by now.
+    const asked = lines.find(({ event, peer }) => event === 'query' && peer === a.peerId)
+    expect([
+      { from: b.peerId, hops: 1 },
+      { from: null, hops: 0 },
+    ]).toContainEqual({ from: asked?.['from'], hops: asked?.['hops'] })
     const plain = await rhiza(['dht', 'query', a.peerId, ...enter], { repo: s.at('c') })
     expect(plain.stdout).toBe(`${a.peerId}\n${b.peerId}\n`)
     expect(plain.stderr).toMatch(/ask .*\n.*answer /)
