@@ -20,8 +20,8 @@ export interface LookupOptions {
   /** Ask all of the k closest before it ends, not only the beta closest. Default true. */
   complete?: boolean
   /**
-   * Everybody within this distance of the target, as a share of the keyspace, counts as one of the closest, however
-   * many they are up to four times k: who crowds around a key does not push out those that were there. Default 0.
+   * How far k peers usually reach, as a share of the keyspace. When k are within half of it, everybody within it counts
+   * as one of the closest, up to four times k: who crowds around a key does not push out who was there. Default 0.
    */
   radius?: number
   /** Pass over whom a peer names of whose other peers hardly any answered. Default true. */
@@ -136,10 +136,11 @@ export class Lookup {
     this.#end(reason)
   }
 
-  /** The k closest that answered and all within the radius, the closest first. */
+  /** The k closest that answered, and more where they are crowded; the closest first. */
   closest(): PeerId[] {
+    const span = this.span() ?? 1
     return this.#sorted(({ state }) => state === 'queried')
-      .filter((one, i) => this.#counts(one, i))
+      .filter((one, i) => this.#counts(one, i, span))
       .map(({ peer }) => peer)
   }
 
@@ -149,10 +150,13 @@ export class Lookup {
     return last && distanceShare(this.target, last.key)
   }
 
-  /** Is it one of the closest, when `before` are closer? */
-  #counts({ key }: LookupPeer, before: number): boolean {
+  /** Is it one of the closest, when `before` are closer and the k-th is `span` away? */
+  #counts({ key }: LookupPeer, before: number, span: number): boolean {
     const { k, radius } = this.#options
-    return before < k || (radius > 0 && before < 4 * k && distanceShare(this.target, key) <= radius)
+    if (before < k) return true
+    // So close together by chance: one in 300.
+    const crowded = span <= radius / 2
+    return crowded && before < 4 * k && distanceShare(this.target, key) <= radius
   }
 
   #sorted(which: (one: LookupPeer) => boolean): LookupPeer[] {
@@ -235,14 +239,16 @@ export class Lookup {
 
   /** Whom the path asks next; undefined when nobody needs to be asked until an answer comes, or at all. */
   #following({ peers }: Path): LookupPeer | undefined {
-    const { beta, complete } = this.#options
+    const { beta, complete, k } = this.#options
     let candidate: LookupPeer | undefined
     let reachable = 0
+    let span = 1
     let answered = 0
     for (const one of peers) {
       if (one.state === 'unreachable' || (one.state === 'heard' && this.#doubted(one))) continue
-      if (complete && !this.#counts(one, reachable)) break
+      if (complete && !this.#counts(one, reachable, span)) break
       reachable++
+      if (reachable === k) span = distanceShare(this.target, one.key)
       if (one.state === 'queried') answered++
       else if (one.state === 'heard') candidate ??= one
       // Converged: the beta closest that can be reached have all answered.

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { FakeRandom } from '../../src/env.ts'
-import { compareDistance, keyOfPeer } from '../../src/dht/key.ts'
+import { compareDistance, distanceShare, keyOfPeer } from '../../src/dht/key.ts'
 import { Lookup, type LookupEvent, type LookupOptions } from '../../src/dht/lookup.ts'
 import type { PeerId } from '../../src/peer/id.ts'
 import { filledTables, somePeer, somePeers } from './peers.ts'
@@ -136,6 +136,33 @@ describe('a lookup', () => {
     expect(done?.reason).toBe('too-many-queries')
     expect(lookup.queries).toBe(100)
     expect(lookup.heard).toBeLessThanOrEqual(200)
+  })
+
+  it('reaches past k peers that crowd around its target', () => {
+    const target = keyOfPeer(somePeer(1, 9))
+    const all = somePeers(400, 3).toSorted((a, b) => compareDistance(target, keyOfPeer(a), keyOfPeer(b)))
+    // Of 400, 40 within a tenth; k that lie within half of what k usually span look planted.
+    const closestOf = (radius: number): number =>
+      run(new Lookup(somePeer(1), target, all.slice(0, 60), { radius }), () => [], new FakeRandom(1)).lookup.closest()
+        .length
+    const usual = distanceShare(target, keyOfPeer(all[k - 1] as PeerId))
+    expect(closestOf(0)).toBe(k)
+    expect(closestOf(usual)).toBe(k)
+    const past = all.slice(0, 60).filter((peer) => distanceShare(target, keyOfPeer(peer)) <= usual * 2.5).length
+    expect(past).toBeGreaterThan(k)
+    expect(closestOf(usual * 2.5)).toBe(past)
+  })
+
+  it.each([true, false])('asks few of those that one peer names when they do not answer, blame %s', (blame) => {
+    const [liar, ...honest] = somePeers(30, 5) as [PeerId, ...PeerId[]]
+    const target = keyOfPeer(somePeer(2, 5))
+    const nearer = somePeers(4_000, 6)
+      .toSorted((a, b) => compareDistance(target, keyOfPeer(a), keyOfPeer(b)))
+      .slice(0, 20)
+    const lookup = new Lookup(somePeer(1), target, [liar, ...honest], { blame, alpha: 1 })
+    run(lookup, (peer) => (peer.equals(liar) ? nearer : honest.includes(peer) ? [] : undefined), new FakeRandom(1))
+    const failed = nearer.filter((peer) => lookup.find(peer)?.state === 'unreachable').length
+    expect(failed).toBe(blame ? 3 : 20)
   })
 
   it('counts only the first answer of who was asked', () => {

@@ -132,7 +132,10 @@ export async function attack(options: AttackOptions): Promise<AttackResult> {
     const askers = honest.slice(0, Math.min(10, honest.length))
     const providers = honest.slice(-5)
     for (const member of [...askers, ...providers]) {
-      await field.time.until(member.dht.refresh().catch(() => {}))
+      await field.time.until(
+        member.dht.refresh().catch(() => {}),
+        1e8,
+      )
     }
     let found = 0
     let maxMs = 0
