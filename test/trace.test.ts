@@ -11,6 +11,8 @@ import { MemoryNetwork, memory } from '../src/transport/memory.ts'
 
 const root = new URL('../src/', import.meta.url).pathname
 
+const silent: Trace = () => {}
+
 describe('the list of events', () => {
   it('has a name of the form layer.event and a sentence for each', () => {
     for (const [name, text] of Object.entries(traceEvents)) {
@@ -112,11 +114,10 @@ describe('a node with trace', () => {
 
   it('hears nothing more once the trace is gone, and never without one', async () => {
     expect(systemEnv().trace).toBeUndefined()
-    const trace: Trace = () => {}
-    traceProcess(trace)
+    traceProcess(silent)
     try {
-      expect(systemEnv().trace).toBe(trace)
-      expect(fakeEnv().trace).toBe(trace)
+      expect(systemEnv().trace).toBe(silent)
+      expect(fakeEnv().trace).toBe(silent)
     } finally {
       traceProcess(undefined)
     }

@@ -522,7 +522,7 @@ describe('an optimistic opening', () => {
     }
     expect(await Promise.all(reads)).toEqual([null, null, null])
     expect(got).toEqual(['1', '2', '3', '', '', '', '', ''])
-    await expect.poll(() => made.flatMap(({ session }) => [...session.live()])).toEqual([])
+    await expect.poll(() => made.flatMap(({ session }) => Array.from(session.live()))).toEqual([])
   })
 
   it('closes for writing at once, before any answer, and ends when the peer refuses', async () => {

@@ -5,15 +5,7 @@ import { ClosedError } from '../../src/errors.ts'
 import { createNode, type Node, type NodeOptions } from '../../src/node.ts'
 import { generateKey, type KeyType } from '../../src/peer/keys.ts'
 import { BufferedStream } from '../../src/stream.ts'
-import {
-  available,
-  buildPeers,
-  seededBytes,
-  startKubo,
-  startPeer,
-  type Kubo,
-  type Peer,
-} from './peers.ts'
+import { available, buildPeers, seededBytes, startKubo, startPeer, type Kubo, type Peer } from './peers.ts'
 
 const versions: Readonly<Record<'go' | 'js' | 'py', string>> = { go: 'go-libp2p', js: 'js-libp2p', py: 'py-libp2p' }
 

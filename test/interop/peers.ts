@@ -254,9 +254,12 @@ export async function startProcess(kind: Peer['kind'], file: string, args: strin
   try {
     type About = { peerId: string; addrs: string[] }
     const { peerId, addrs, nodes: all = [] } = (await listening.promise) as About & { nodes?: About[] }
-    const nodes = all.map((about, node): PeerNode => {
-      return { kind, ...about, call: (cmd, params) => call(cmd, { ...params, node }) }
-    })
+    const nodes = all.map(({ peerId: id, addrs: at }, node): PeerNode => ({
+      kind,
+      peerId: id,
+      addrs: at,
+      call: (cmd, params) => call(cmd, { ...params, node }),
+    }))
     return { kind, pid: child.pid ?? 0, peerId, addrs, nodes, call, log, stop, [Symbol.asyncDispose]: stop }
   } finally {
     clearTimeout(timer)

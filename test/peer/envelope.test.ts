@@ -133,7 +133,7 @@ describe('peer records', () => {
   it('are not looked into before the signature holds', async () => {
     const sealed = await sealEnvelope(key, peerRecordDomain, peerRecordType, fromUtf8('no record'))
     expect(await refusal(openPeerRecord(sealed))).toBe('bad-protobuf')
-    const forged = sealed.with(-1, (sealed.at(-1) ?? 0) ^ 1)
+    const forged = sealed.with(sealed.length - 1, (sealed.at(-1) ?? 0) ^ 1)
     expect(await refusal(openPeerRecord(forged))).toBe('bad-signature')
   })
 

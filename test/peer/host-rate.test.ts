@@ -4,6 +4,8 @@ import { HostRate } from '../../src/peer/host-rate.ts'
 
 const options = { maxInboundPerSecondPerHost: 2, maxInboundPerSecondPerLocalHost: Infinity }
 
+const host = (i: number): string => `9.${i >> 16}.${(i >> 8) & 255}.${i & 255}`
+
 describe('the rate of inbound connections', () => {
   it('is ten seconds’ worth at once, then so many a second, for each host by itself', () => {
     const rate = new HostRate(options)
@@ -32,7 +34,6 @@ describe('the rate of inbound connections', () => {
 
   it('remembers 4,096 hosts, those that came last', () => {
     const rate = new HostRate({ ...options, maxInboundPerSecondPerHost: 0.1 })
-    const host = (i: number): string => `9.${i >> 16}.${(i >> 8) & 255}.${i & 255}`
     expect(rate.refusal(host(0), 0)).toBeUndefined()
     for (let i = 1; i < 10_000; i++) {
       rate.refusal(host(i), 0)
