@@ -24,6 +24,22 @@ describe('among liars', () => {
     expect(maxMs).toBeLessThanOrEqual(60_000)
   })
 
+  it.each([true, false])('25 Sybils around a key hide it only when nothing is done: defences %s', async (on) => {
+    const defences = { diversity: on, verify: on, widen: on, blame: on }
+    const sybils = { keys: 2, each: 25 }
+    const { found } = await attack({
+      seed: 1,
+      nodes: 60,
+      liars: 0,
+      naming: 'each other',
+      lookups: 20,
+      defences,
+      sybils,
+    })
+    if (on) expect(found).toBeGreaterThanOrEqual(19)
+    else expect(found).toBeLessThanOrEqual(10)
+  })
+
   it.each(['private', 'nobody there', 'thousands'] as const)(
     'a lookup ends in time, asks nobody without end, and keeps its table when liars name %s',
     async (naming) => {
