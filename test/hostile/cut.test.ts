@@ -147,7 +147,9 @@ it.each(kinds)('%s: one typed error at each end, wherever it is cut', async (_na
       const where = `${way} ${at}`
       expect([where, errorCode(outcome) ?? String(outcome)]).toEqual([where, expect.toBeOneOf([...typed])])
       // The listener knows of each connection, and of its end, once. One that never sent a byte was taken in all the same.
-      await expect.poll(() => listener.ends.length, prompt).toBe(1)
+      await expect
+        .poll(() => listener.ends.length, { ...prompt, message: `the listener hears of it, ${where}` })
+        .toBe(1)
       expect(dialer.ends.map(({ what }) => what)).toHaveLength(1)
       const odd = [...dialer.ends, ...listener.ends].filter(({ code }) => !typed.has(code ?? ''))
       expect(odd.map(({ what, code, error }) => `${where}: ${what} ${code} ${String(error)}`)).toEqual([])

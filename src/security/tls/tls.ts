@@ -222,8 +222,12 @@ class Tls implements SecurityProtocol {
       established.reject(explain(error))
       carrier.reset(error, socket)
     })
-    const ended = (): Error => explain(socket.errored ?? new Error('the stream ended within the handshake'))
+    const ended = (): Error =>
+      explain(socket.errored ?? carrier.socket.errored ?? new Error('the stream ended within the handshake'))
     socket.on('close', () => established.reject(ended()))
+    // What lies below may be gone before the TLSSocket has anything to say of it.
+    carrier.socket.on('close', () => established.reject(ended()))
+    if (carrier.socket.destroyed) established.reject(ended())
     // Our flight may be what meets the reset; it keeps that to itself, and the read after it finds no more than an end,
     // which does not close a socket that may be half open.
     socket.on('end', () => established.reject(ended()))
