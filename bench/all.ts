@@ -11,7 +11,18 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { install } from './lib.ts'
 
-const names = ['throughput', 'ping', 'streams', 'dial', 'bitswap', 'unixfs-add', 'cold-start', 'kad', 'size'] as const
+const names = [
+  'throughput',
+  'tls',
+  'ping',
+  'streams',
+  'dial',
+  'bitswap',
+  'unixfs-add',
+  'cold-start',
+  'kad',
+  'size',
+] as const
 const here = fileURLToPath(new URL('.', import.meta.url))
 
 /** The line that the script prints; its progress goes where ours goes. */

@@ -164,11 +164,15 @@ export async function startPair(kind: Kind, args: string[] = ['--bitswap', 'none
 
 export type Pairs = Map<string, Pair>
 
-/** A pair of each kind, for as long as `work` takes. */
-export async function withPairs<T>(kinds: Kind[], work: (pairs: Pairs) => Promise<T>): Promise<T> {
+/** A pair of each kind, started with what `argsOf` says, for as long as `work` takes. */
+export async function withPairs<T>(
+  kinds: Kind[],
+  work: (pairs: Pairs) => Promise<T>,
+  argsOf: (kind: Kind) => string[] | undefined = () => undefined,
+): Promise<T> {
   const pairs: Pairs = new Map()
   try {
-    for (const kind of kinds) pairs.set(kind, await startPair(kind))
+    for (const kind of kinds) pairs.set(kind, await startPair(kind, argsOf(kind)))
     return await work(pairs)
   } finally {
     await Promise.all([...pairs.values()].map((pair) => pair.stop()))

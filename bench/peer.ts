@@ -8,7 +8,10 @@ import { createReadStream, readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { BufferedStream, createKit, createNode, type Kit, type Node, type Stream } from '../src/index.ts'
+import { systemEnv } from '../src/env.ts'
+import { generateKey } from '../src/peer/keys.ts'
 import { perf, servePerf } from '../src/protocols/perf.ts'
+import { createTls } from '../src/security/tls/tls.ts'
 import { openRepo } from '../src/store/repo.ts'
 
 interface Request {
@@ -213,9 +216,18 @@ async function main(): Promise<void> {
       listen: { type: 'string', default: '/ip4/127.0.0.1/tcp/0' },
       bitswap: { type: 'string', default: '1.2' },
       repo: { type: 'string' },
+      security: { type: 'string' },
     },
   })
-  const options = { listen: [flags.listen], maxConnections: 1_000_000, maxConnectionsPerPeer: 1_000_000 }
+  const privateKey = generateKey()
+  const secure = { privateKey, env: systemEnv() }
+  const options = {
+    privateKey,
+    ...(flags.security === 'tls' && { security: [createTls(secure)] }),
+    listen: [flags.listen],
+    maxConnections: 1_000_000,
+    maxConnectionsPerPeer: 1_000_000,
+  }
   const repo = flags.repo === undefined ? undefined : await openRepo(flags.repo)
   const kit = flags.bitswap === 'none' ? undefined : await createKit({ ...options, ...(repo && { repo }) })
   const node = kit?.node ?? (await createNode(options))

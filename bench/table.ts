@@ -49,6 +49,20 @@ const rows: Row[] = [
     must: { own: 0.55 },
     goal: { own: 0.7 },
   },
+  {
+    what: 'one stream over TLS, up; go over Noise',
+    bench: 'tls',
+    work: 'upload',
+    must: { go: 1 },
+    goal: { go: 1.3 },
+  },
+  {
+    what: 'one stream over TLS, down; go over Noise',
+    bench: 'tls',
+    work: 'download',
+    must: { go: 1 },
+    goal: { go: 1.3 },
+  },
   { what: 'ping p50, one CPU', bench: 'ping', work: 'p50', must: { js: 0.4 }, goal: { js: 0.27 } },
   { what: 'ping p99, one CPU', bench: 'ping', work: 'p99', must: { js: 0.25 }, goal: { js: 0.12 } },
   {
