@@ -77,7 +77,8 @@ describe('what a user mistypes', () => {
 
   it.each([
     [['serve', '--listen', '4001'], 'want an address as /ip4/'],
-    [['serve', '--listen', '/ip4/127.0.0.1/tcp/0/tls/ws'], 'serve has no certificate; listen on /ws'],
+    [['serve', '--listen', '/ip4/127.0.0.1/tcp/0/tls/ws'], 'wants a certificate: give --tls-cert and --tls-key'],
+    [['serve', '--tls-cert', 'cert.pem'], '--tls-cert and --tls-key go together'],
     [['serve', '--listen', '/ip4/127.0.0.1/udp/0/quic-v1'], 'no transport can listen on'],
     [['ping', '/ip4/127.0.0.1'], '; want an address as /ip4/127.0.0.1/tcp/4001'],
     [['cat', 'bafyaabakaieac'], 'is a directory; rhiza ls lists a directory'],

@@ -4,6 +4,7 @@ import { createKit, type Kit, type KitOptions } from '../../kit/kit.ts'
 import { servePerf } from '../../protocols/perf.ts'
 import { openRepo, type Repo } from '../../store/repo.ts'
 import { UsageError, listOf, multiaddrOf, stopTimeoutMs, type Command, type Context } from '../args.ts'
+import { certificateOf, certificateOptions } from '../certificate.ts'
 import { dhtOf, findingOf, findingOptions, recordsOf } from '../network.ts'
 import { keyNamed } from './name.ts'
 
@@ -89,7 +90,8 @@ export const serve: Command = {
   summary: 'run a node that serves the blocks of this repo until Ctrl-C',
   usage: '[--listen MULTIADDR]... [--dht MODE] [--bootstrap ADDR]... [--mdns] [--perf]',
   more: [
-    'Addresses are /ip4/HOST/tcp/PORT, for WebSocket and browsers /ip4/HOST/tcp/PORT/ws; port 0 is any free one.',
+    'Addresses are /ip4/HOST/tcp/PORT, for WebSocket and browsers /ip4/HOST/tcp/PORT/ws, with a certificate',
+    '/ip4/HOST/tcp/PORT/tls/ws; port 0 is any free one.',
     'While it runs, rhiza add on the same repo works and is served at once.',
     'It tells the DHT of what was added, soon after and every 22 hours: others then find it by its CID alone, once there is',
     'a peer to begin with: --bootstrap ADDR, --bootstrap default for the public IPFS network, or --mdns for this one.',
@@ -107,6 +109,7 @@ export const serve: Command = {
       value: 'MODE',
       help: 'client, server, auto (default: server where others can dial us) or none',
     },
+    ...certificateOptions,
     ...findingOptions,
     perf: { type: 'boolean', help: 'let every peer measure with rhiza perf: it costs bandwidth' },
   },
@@ -114,15 +117,14 @@ export const serve: Command = {
   async run(context) {
     const { options, out, repoPath, signal } = context
     const listen = listOf(options, 'listen').map((addr) => multiaddrOf('--listen', addr))
-    const secured = listen.find((addr) => /\/(tls|wss)(\/|$)/.test(addr))
-    if (secured !== undefined)
-      throw new UsageError(`--listen ${secured}: serve has no certificate; listen on /ws behind a proxy that has one`)
+    const certified = await certificateOf(context, listen)
     const repo = await openRepo(repoPath, {
       onCorrupt: (_error, cid) =>
         out.note(`block ${cid} in the repo is damaged and not served; reading it from a peer repairs it`),
     })
     try {
-      const network = await networkOf(context, repo)
+      const found = await networkOf(context, repo)
+      const network = certified === undefined ? found : { ...found, transports: certified.transports }
       const kit = listen.length > 0 ? await startOn(repo, listen, network) : await startSomewhere(repo, network)
       const names = await republishing(kit, repo)
       if (options['perf'] === true) servePerf(kit.node)
@@ -138,6 +140,7 @@ export const serve: Command = {
       await kit.stop()
       clearTimeout(late)
     } finally {
+      certified?.stop()
       await repo.close()
     }
   },
