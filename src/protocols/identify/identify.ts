@@ -13,6 +13,7 @@ import type { AddressBook } from '../../peer/book.ts'
 import { PeerId } from '../../peer/id.ts'
 import type { PublicKey } from '../../peer/keys.ts'
 import { BufferedStream, prefixed } from '../../stream.ts'
+import { TokenBucket } from '../../token-bucket.ts'
 import {
   Identify,
   encodeIdentify,
@@ -245,13 +246,13 @@ export function createIdentify(
     due.clear()
   }
 
-  const buckets = new WeakMap<Connection, { left: number; at: number }>()
+  const buckets = new WeakMap<Connection, TokenBucket>()
   function takePush(connection: Connection): void {
     const now = env.clock.now()
-    const bucket = buckets.get(connection) ?? { left: maxPushesIn, at: now }
-    const left = Math.min(maxPushesIn, bucket.left + (now - bucket.at) / 1000)
-    if (left < 1) throw new LimitError('maxPushesIn', maxPushesIn, maxPushesIn + 1, 'identify pushes come too fast')
-    buckets.set(connection, { left: left - 1, at: now })
+    const bucket = buckets.get(connection) ?? new TokenBucket(maxPushesIn, 1, now)
+    buckets.set(connection, bucket)
+    if (!bucket.take(1, now))
+      throw new LimitError('maxPushesIn', maxPushesIn, maxPushesIn + 1, 'identify pushes come too fast')
   }
 
   host.handle(

@@ -200,6 +200,27 @@ describe('identify push', () => {
     expect(a.book.record(b.peerId)).toBeDefined()
   })
 
+  it('is refused from a connection that sends too many, until a second has passed', async () => {
+    const { a, b, clock } = await pair()
+    const said = async (agentVersion: string): Promise<void> => {
+      const stream = await b.newStream(a.peerId, identifyPushId)
+      const sent = stream.write(...prefixed(Identify.encode({ agentVersion }))).then(() => stream.closeWrite())
+      // A refusal may come before all is sent.
+      await sent.catch(() => undefined)
+      await stream.closed
+    }
+    const agent = (): string | undefined => a.connections()[0]?.agent
+    for (let i = 1; i <= 20; i++) await said(`${i}`)
+    expect(agent()).toBe('20')
+    await said('one too many')
+    expect(agent()).toBe('20')
+    await clock.advance(1_000)
+    await said('in time')
+    expect(agent()).toBe('in time')
+    await said('again too many')
+    expect(agent()).toBe('in time')
+  })
+
   it('leaves no timer behind when the node stops', async () => {
     const { a, b, clock } = await pair()
     a.handle('/one', () => {})
