@@ -58,6 +58,15 @@ export function deadline({ env, timeoutMs, what, signal }: Bound): { signal: Abo
   }
 }
 
+/** A signal that follows `signal` and can also be aborted by us, to end what was started for somebody who has left. */
+export function leash(signal: AbortSignal | undefined): { signal: AbortSignal; end: (reason?: Error) => void } {
+  const own = new AbortController()
+  return {
+    signal: signal === undefined ? own.signal : AbortSignal.any([signal, own.signal]),
+    end: (reason = new Error('nobody waits for this any more')) => own.abort(reason),
+  }
+}
+
 /** Resolves with `promise`, or rejects when `signal` aborts first; the work behind the promise goes on. */
 export async function raceAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { LazyDeadline } from '../src/deadline.ts'
+import { LazyDeadline, leash } from '../src/deadline.ts'
 import { FakeClock } from '../src/env.ts'
 
 it('a deadline that is set again and again fires once, when the last one passes, from one timer', async () => {
@@ -33,4 +33,29 @@ it('a shorter deadline behind a longer one is kept', async () => {
   expect(clock.waiting).toBe(0)
   await clock.advance(2_000)
   expect(late).toEqual(['short'])
+})
+
+it('a leash ends with the signal that it follows, for its reason', () => {
+  const followed = new AbortController()
+  const { signal, end } = leash(followed.signal)
+  expect(signal.aborted).toBe(false)
+  const reason = new Error('the caller has left')
+  followed.abort(reason)
+  expect(signal.reason).toBe(reason)
+  end()
+  expect(signal.reason).toBe(reason)
+  expect(leash(followed.signal).signal.reason).toBe(reason)
+})
+
+it('a leash is ended by its holder, whose reason it gives, and the signal that it follows goes on', () => {
+  const followed = new AbortController()
+  const { signal, end } = leash(followed.signal)
+  const reason = new Error('enough')
+  end(reason)
+  expect(signal.reason).toBe(reason)
+  expect(followed.signal.aborted).toBe(false)
+  const alone = leash(undefined)
+  expect(alone.signal.aborted).toBe(false)
+  alone.end()
+  expect(alone.signal.reason).toBeInstanceOf(Error)
 })

@@ -1,5 +1,6 @@
 /* What a Kademlia network is for: who has a block, where a peer is, what stands under a name. */
 import { equals } from '../bytes.ts'
+import { leash } from '../deadline.ts'
 import { UnavailableError, asError, type Attempt } from '../errors.ts'
 import { deferred, quiet } from '../inbox.ts'
 import type { PeerId } from '../peer/id.ts'
@@ -83,8 +84,7 @@ export async function* findProviders(
     yield* found
     return
   }
-  const controller = new AbortController()
-  const signals = [controller.signal, ...(options.signal === undefined ? [] : [options.signal])]
+  const { signal, end } = leash(options.signal)
   let over = false
   const lookup = quiet(
     kad
@@ -93,7 +93,7 @@ export async function* findProviders(
         key: multihash,
         onAnswer: (_from, answer) => take(kad.readPeers(answer.providerPeers)),
         onEvent: options.onEvent,
-        signal: AbortSignal.any(signals),
+        signal,
       })
       .finally(() => {
         over = true
@@ -109,7 +109,7 @@ export async function* findProviders(
     }
     await lookup
   } finally {
-    controller.abort(new Error('nobody wants more providers'))
+    end(new Error('nobody wants more providers'))
   }
 }
 

@@ -2,6 +2,7 @@
  * The DHT as a node uses it: the public network (WAN) and the one of private addresses (LAN) side by side, as Kubo has
  * them, or one private network under a prefix of its own. Both are asked at once; what is found first comes first.
  */
+import { leash } from '../deadline.ts'
 import { UnavailableError, asError, type Attempt } from '../errors.ts'
 import { quiet } from '../inbox.ts'
 import type { CID } from '../ipld/cid.ts'
@@ -146,9 +147,8 @@ class DualDht implements Dht {
     { count = defaults.count, ...options }: content.RoutingOptions & { count?: number } = {},
   ): AsyncGenerator<PeerInfo, void, undefined> {
     const seen = new Set<string>()
-    const controller = new AbortController()
-    const signals = options.signal === undefined ? [controller.signal] : [controller.signal, options.signal]
-    const each = { count, ...options, signal: AbortSignal.any(signals) }
+    const { signal, end } = leash(options.signal)
+    const each = { count, ...options, signal }
     const sources = this.networks.map((kad) => content.findProviders(kad, cid.multihash.bytes, each))
     try {
       for await (const info of merge(sources)) {
@@ -159,7 +159,7 @@ class DualDht implements Dht {
         if (seen.size >= count) return
       }
     } finally {
-      controller.abort(new Error('nobody wants more providers'))
+      end(new Error('nobody wants more providers'))
     }
   }
 
@@ -228,15 +228,13 @@ class DualDht implements Dht {
     work: (kad: Kad, options: content.RoutingOptions) => Promise<T>,
   ): Promise<T> {
     const live = this.#live()
-    const controller = new AbortController()
-    const signals = options.signal === undefined ? [controller.signal] : [controller.signal, options.signal]
-    const signal = AbortSignal.any(signals)
+    const { signal, end } = leash(options.signal)
     try {
       return await Promise.any(live.map((kad) => work(kad, { ...options, signal })))
     } catch (error) {
       throw error instanceof AggregateError ? failure(what, live, error.errors) : asError(error)
     } finally {
-      controller.abort(new Error('another network answered first'))
+      end(new Error('another network answered first'))
     }
   }
 }

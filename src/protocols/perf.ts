@@ -4,7 +4,7 @@
  * Left out: the variant that runs for a time (ask for much, and abort).
  */
 import { allocUnsafe } from '../bytes.ts'
-import { LazyDeadline, guard } from '../deadline.ts'
+import { LazyDeadline, guard, leash } from '../deadline.ts'
 import type { Env } from '../env.ts'
 import { LimitError, ProtocolError, TimeoutError, UnavailableError } from '../errors.ts'
 import type { Connection, Host } from '../host.ts'
@@ -245,8 +245,7 @@ export async function* perf(
   const downloadBytes = checked('downloadBytes', options.downloadBytes ?? 0, 0)
   const warmUpBytes = checked('warmUpBytes', settled.warmUpBytes, 0)
   checked('writeBytes', settled.writeBytes, 1)
-  const left = new AbortController()
-  const signal = options.signal === undefined ? left.signal : AbortSignal.any([options.signal, left.signal])
+  const { signal, end } = leash(options.signal)
   const connection = await host.dial(peer, { signal })
   const bound = { ...settled, signal }
   try {
@@ -260,7 +259,7 @@ export async function* perf(
       yield exchange.progress()
     yield await result
   } finally {
-    left.abort(new Error('nobody waits for the measurement any more'))
+    end(new Error('nobody waits for the measurement any more'))
   }
 }
 

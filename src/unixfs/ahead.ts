@@ -49,12 +49,3 @@ export async function* ahead<T, R>(
     if (!drained) await iterator.return?.()
   }
 }
-
-/** A signal that follows `signal` and can also be aborted by us, to end what was started ahead. */
-export function leash(signal: AbortSignal | undefined): { signal: AbortSignal; end: () => void } {
-  const own = new AbortController()
-  return {
-    signal: signal === undefined ? own.signal : AbortSignal.any([signal, own.signal]),
-    end: () => own.abort(new Error('nobody waits for this any more')),
-  }
-}

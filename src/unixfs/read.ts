@@ -4,10 +4,11 @@
  * Blocks come in order, with many of them under way.
  */
 import { fromUtf8 } from '../bytes.ts'
+import { leash } from '../deadline.ts'
 import { UnavailableError } from '../errors.ts'
 import type { CID } from '../ipld/cid.ts'
 import { blockBytes } from '../limits.ts'
-import { ahead, type Budget, leash } from './ahead.ts'
+import { ahead, type Budget } from './ahead.ts'
 import { type BlockSource, fetchBlock, type FetchOptions } from './blocks.ts'
 import { badDag, decodeUnixFS, type FileNode, type Metadata, type UnixFSNode } from './data.ts'
 import { type DirEntry, shardEntries, shardLookup } from './hamt.ts'

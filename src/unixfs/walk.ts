@@ -2,9 +2,10 @@
  * A whole tree, parents before children, for writing it somewhere. Names that mean something else on a disk are refused
  * (CVE-2020-26279), and so is a tree without end made of few blocks that link to each other again and again.
  */
+import { leash } from '../deadline.ts'
 import { LimitError } from '../errors.ts'
 import type { CID } from '../ipld/cid.ts'
-import { ahead, type Budget, leash } from './ahead.ts'
+import { ahead, type Budget } from './ahead.ts'
 import type { BlockSource, FetchOptions } from './blocks.ts'
 import { badDag, type UnixFSNode } from './data.ts'
 import { type CatOptions, catFile, entriesOf, readNode, type Stat, statNode } from './read.ts'

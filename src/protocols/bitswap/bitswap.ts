@@ -5,6 +5,7 @@
  */
 import { CID } from 'multiformats/cid'
 import { platformCrypto } from '#crypto'
+import { leash } from '../../deadline.ts'
 import { ClosedError, ProtocolError, TimeoutError, UnavailableError, asError, type Attempt } from '../../errors.ts'
 import type { Connection, Host } from '../../host.ts'
 import type { PeerId } from '../../peer/id.ts'
@@ -197,8 +198,8 @@ class Adapter implements Bitswap {
 
   session({ peers, signal, timeoutMs }: SessionOptions = {}): BitswapSession {
     const session: Session = new Map()
-    const end = new AbortController()
-    const scope = new Scope(signal === undefined ? end.signal : AbortSignal.any([signal, end.signal]))
+    const own = leash(signal)
+    const scope = new Scope(own.signal)
     let asked = peers
     const get = (cid: CID, options: GetOptions = {}): Promise<Uint8Array> =>
       this.#fetch(cid, session, scope, asked, timeoutMs === undefined ? options : { timeoutMs, ...options })
@@ -211,7 +212,7 @@ class Adapter implements Bitswap {
           if (this.#fetcher.sessionOf(key) === session) this.#ask(key, cid, session, more)
         }
       },
-      close: () => end.abort(new ClosedError('session closed', { by: 'local', code: 0 })),
+      close: () => own.end(new ClosedError('session closed', { by: 'local', code: 0 })),
     }
   }
 

@@ -1,5 +1,6 @@
 /* Many blocks in flight, bounded in number and in bytes, while the consumer takes them one by one. */
 import type { CID } from 'multiformats/cid'
+import { leash } from '../../deadline.ts'
 import { asError } from '../../errors.ts'
 import { deferred, type Deferred } from '../../inbox.ts'
 
@@ -27,9 +28,8 @@ export async function* getMany(
   cids: Iterable<CID> | AsyncIterable<CID>,
   options: GetManyOptions = {},
 ): AsyncGenerator<FetchedBlock, void, undefined> {
-  const { signal, timeoutMs, ordered = true, inFlight = 128, inFlightBytes = 32 * 1024 * 1024 } = options
-  const rest = new AbortController()
-  const both = signal === undefined ? rest.signal : AbortSignal.any([signal, rest.signal])
+  const { timeoutMs, ordered = true, inFlight = 128, inFlightBytes = 32 * 1024 * 1024 } = options
+  const { signal, end } = leash(options.signal)
   const ready: Promise<FetchedBlock>[] = []
   let active = 0
   let averageBytes = 0
@@ -43,7 +43,7 @@ export async function* getMany(
     active >= Math.max(4, Math.min(inFlight, Math.floor(inFlightBytes / Math.max(1, averageBytes))))
 
   async function fetchOne(cid: CID): Promise<FetchedBlock> {
-    const bytes = await get(cid, { signal: both, ...(timeoutMs !== undefined && { timeoutMs }) })
+    const bytes = await get(cid, { signal, ...(timeoutMs !== undefined && { timeoutMs }) })
     averageBytes = averageBytes === 0 ? bytes.length : 0.9 * averageBytes + 0.1 * bytes.length
     return { cid, bytes }
   }
@@ -98,6 +98,6 @@ export async function* getMany(
   } finally {
     stopped = true
     room.resolve()
-    rest.abort()
+    end()
   }
 }
