@@ -73,7 +73,7 @@ export async function recordsOf(repo: Repo): Promise<RecordStore | undefined> {
 const maxRemembered = 16
 
 /** Where peers are that the repo's serve met, and itself, the latest first. Nothing is made for it. */
-export async function rememberedPeers(repo: Repo): Promise<string[]> {
+async function rememberedPeers(repo: Repo): Promise<string[]> {
   if (!existsSync(join(repo.path, 'records.sqlite'))) return []
   const records = await recordsOf(repo)
   const found: { addrs: string[]; until: number }[] = []

@@ -20,7 +20,7 @@ export interface Validator {
 export type Validators = Readonly<Record<string, Validator>>
 
 /** The namespace of a record's key and what follows it; undefined for a key without one. */
-export function splitRecordKey(key: RecordKey): { namespace: string; rest: Uint8Array } | undefined {
+function splitRecordKey(key: RecordKey): { namespace: string; rest: Uint8Array } | undefined {
   const end = key.indexOf(0x2f, 1)
   if (key[0] !== 0x2f || end < 2) return undefined
   const name = key.subarray(1, end)
@@ -33,7 +33,7 @@ export function recordKey(namespace: string, rest: Uint8Array): RecordKey {
 }
 
 /** A peer's public key under `/pk/` and its id, for ids that do not hold the key themselves. */
-export const publicKeyValidator: Validator = {
+const publicKeyValidator: Validator = {
   validate(key, value) {
     const { rest = new Uint8Array(0) } = splitRecordKey(key) ?? {}
     if (!equals(PeerId.fromPublicKey(value).bytes, rest)) {

@@ -26,7 +26,7 @@ export const maxKeyBytes = 80
 const maxPeerBytes = 8 * 1024
 export const maxAddrsPerPeer = 1_024
 /** Peers in one list: k closer ones, and on popular keys thousands of providers. */
-export const maxPeersPerMessage = 16_384
+const maxPeersPerMessage = 16_384
 
 export const messageTypes = {
   PUT_VALUE: 0,
@@ -49,7 +49,7 @@ const PeerMessage = message({
   connection: [3, int32],
 })
 
-export const RecordMessage = message({
+const RecordMessage = message({
   key: [1, limited(bytes, 1024)],
   value: [2, limited(bytes, maxValueBytes)],
   // RFC 3339; set by whoever stores it, not believed when it comes in.

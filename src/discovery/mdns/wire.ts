@@ -15,7 +15,7 @@ import {
 import { formatIp, parseIp } from '../../ip.ts'
 
 /** RFC 6762 §17: no message is longer. */
-export const maxPacketBytes = 9_000
+const maxPacketBytes = 9_000
 const maxQuestions = 64
 const maxRecords = 512
 

@@ -9,7 +9,7 @@ export const identifyPushId = '/ipfs/id/push/1.0.0'
 export const maxFrameBytes = 8 * 1024
 export const maxFrames = 10
 export const maxProtocols = 1024
-export const maxListenAddrs = 256
+const maxListenAddrs = 256
 const maxProtocolBytes = 1024
 
 export const Identify = message({

@@ -12,8 +12,6 @@ const tagBytes = 16
 const headBytes = 2
 /** Plaintext of a full record: smaller records cost throughput (32 KiB: 0.88x, 16 KiB: 0.74x). */
 export const recordBytes = maxMessageBytes - tagBytes
-/** What a record adds to its plaintext. */
-export const recordOverhead = headBytes + tagBytes
 /** Records of at most this many bytes leave as one piece of memory; larger ones as the pieces the cipher made. */
 const onePieceBytes = 8192
 
