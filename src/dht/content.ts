@@ -55,8 +55,9 @@ async function tellAll(
 /** Announces that we have what `multihash` names, to the k closest peers; who took it. */
 export async function provide(kad: Kad, multihash: Uint8Array, options: RoutingOptions = {}): Promise<PeerInfo[]> {
   const { host } = kad
-  const own = { id: host.peerId.bytes, addrs: kad.ownAddrs().map((addr) => addr.bytes), connection: 1 }
-  kad.providers.add(multihash, host.peerId, kad.ownAddrs())
+  const addrs = kad.ownAddrs()
+  const own = { id: host.peerId.bytes, addrs: addrs.map((addr) => addr.bytes), connection: 1 }
+  kad.providers.add(multihash, host.peerId, addrs)
   const closest = await closestPeers(kad, multihash, options)
   const request: Message = { type: 'ADD_PROVIDER', key: multihash, closerPeers: [], providerPeers: [own] }
   return tellAll(closest, 'the provider record', (to) => kad.network.tell(to, request, options))
@@ -120,7 +121,7 @@ export async function findPeer(kad: Kad, peer: PeerId, options: RoutingOptions =
     if (connections.length === 0) return undefined
     // The port that it came from is not where it listens.
     const dialled = connections.filter(({ direction }) => direction === 'outbound')
-    const addrs = [...dialled.map(({ remoteAddr }) => remoteAddr), ...kad.host.book.addrs(peer).map(({ addr }) => addr)]
+    const addrs = [...dialled.map(({ remoteAddr }) => remoteAddr), ...kad.known(peer)]
     const unique = new Map(addrs.map((addr) => [addr.toString(), addr]))
     return { peer, addrs: unique.size > 0 ? [...unique.values()] : connections.map(({ remoteAddr }) => remoteAddr) }
   }
@@ -153,6 +154,8 @@ export interface GetOptions extends RoutingOptions {
 /** The best value under `key`; peers that had none or an older one are told. Rejects with UnavailableError `not-found`. */
 export async function getValue(kad: Kad, key: RecordKey, options: GetOptions = {}): Promise<Uint8Array> {
   const { quorum = 16, ...rest } = options
+  // Stopped meanwhile, the network has none, or the next one.
+  const { signal } = kad
   const validator = validatorFor(kad.validators, key)
   const values: Uint8Array[] = []
   const holders = new Map<string, Uint8Array>()
@@ -186,7 +189,7 @@ export async function getValue(kad: Kad, key: RecordKey, options: GetOptions = {
   if (best === undefined) {
     throw new UnavailableError('not-found', `none of ${outcome?.queries ?? 0} peers of ${kad.protocol} has the record`)
   }
-  void correct(kad, key, best, outcome?.closest ?? [], holders)
+  void correct(kad, key, best, outcome?.closest ?? [], holders, signal)
   return best
 }
 
@@ -197,12 +200,13 @@ async function correct(
   best: Uint8Array,
   closest: readonly PeerInfo[],
   holders: ReadonlyMap<string, Uint8Array>,
+  signal: AbortSignal | undefined,
 ): Promise<void> {
   const stale = closest.filter(({ peer }) => {
     const had = holders.get(peer.toString())
     return had === undefined || !equals(had, best)
   })
-  await Promise.allSettled(stale.map((to) => kad.network.ask(to, putRequest(key, best))))
+  await Promise.allSettled(stale.map((to) => kad.network.ask(to, putRequest(key, best), { signal })))
 }
 
 function putRequest(key: RecordKey, value: Uint8Array): Message {

@@ -140,8 +140,8 @@ export class Kad {
     this.#knownPeers = new KnownPeers(records, namespace)
     const { table, providers, values } = this
     const addrsOf = (peer: PeerId): PeerInfo['addrs'] =>
-      peer.equals(host.peerId) ? this.ownAddrs() : this.#scoped(this.#known(peer))
-    this.#server = new KadServer({ host, scope, k: parts.lookup?.k ?? 20, table, providers, values, addrsOf })
+      peer.equals(host.peerId) ? this.ownAddrs() : this.#scoped(this.known(peer))
+    this.#server = new KadServer({ host, scope, k: this.k, table, providers, values, addrsOf })
   }
 
   get #diverse(): boolean {
@@ -151,6 +151,11 @@ export class Kad {
   /** Whose places in the table a peer at this address takes; undefined: nobody's. */
   groupOf(addr: Multiaddr): string | undefined {
     return this.#diverse ? this.#parts.groupOf(addr) : undefined
+  }
+
+  /** Aborts when the network is stopped; undefined while it is not started. */
+  get signal(): AbortSignal | undefined {
+    return this.#controller?.signal
   }
 
   get serving(): boolean {
@@ -199,7 +204,7 @@ export class Kad {
     const lookup = new Lookup(host.peerId, target, seeds, { radius: this.#radius(), ...tuned, ...options })
     const heard = new Map<string, readonly Multiaddr[]>()
     const infoOf = (peer: PeerId): PeerInfo => {
-      const known = this.#known(peer)
+      const known = this.known(peer)
       return { peer, addrs: known.length > 0 ? known : (heard.get(peer.toString()) ?? []) }
     }
     const request: Message = { type, key, closerPeers: [], providerPeers: [] }
@@ -251,7 +256,7 @@ export class Kad {
       if (peer === undefined) continue
       const read = readAddrs(addrs, this.scope, addrsPerPeer)
       // Without an address it can only be asked when we know one, or are connected.
-      if (read.length === 0 && this.#known(peer).length === 0 && this.host.connections(peer).length === 0) continue
+      if (read.length === 0 && this.known(peer).length === 0 && this.host.connections(peer).length === 0) continue
       if (read.length > 0) this.host.book.add(peer, read, { ttlMs: addressTtlMs.temporary, source: 'kad' })
       out.push({ peer, addrs: read })
       if (!this.#parts.verify)
@@ -284,7 +289,7 @@ export class Kad {
 
   /** An empty table is no news: the next start has the one before. */
   async #remember(): Promise<void> {
-    const infos = this.table.peers().map(({ peer }) => ({ peer, addrs: this.#scoped(this.#known(peer)) }))
+    const infos = this.table.peers().map(({ peer }) => ({ peer, addrs: this.#scoped(this.known(peer)) }))
     const found = infos.filter(({ addrs }) => addrs.length > 0)
     if (found.length > 0) await this.#knownPeers.save(found, this.host.env.clock.wallTime())
   }
@@ -359,7 +364,7 @@ export class Kad {
   async #checkNow(peer: PeerId): Promise<void> {
     const key = this.host.peerId.bytes
     const signal = this.#controller?.signal
-    const to = { peer, addrs: this.#known(peer) }
+    const to = { peer, addrs: this.known(peer) }
     try {
       const answer = await this.network.ask(
         to,
@@ -396,7 +401,8 @@ export class Kad {
     this.host.env.trace?.('dht.peer-failed', { protocol: this.protocol, peer: peer.toString(), error })
   }
 
-  #known(peer: PeerId): Multiaddr[] {
+  /** What the address book has, of whatever network. */
+  known(peer: PeerId): Multiaddr[] {
     return this.host.book.addrs(peer).map(({ addr }) => addr)
   }
 

@@ -1,7 +1,7 @@
 /* `rhiza routing`: who has what, and where they are. */
 import { readFile } from 'node:fs/promises'
 import { deadline, sleep } from '../../deadline.ts'
-import { recordKey } from '../../dht/dht.ts'
+import { recordKey, type PeerInfo } from '../../dht/dht.ts'
 import type { RecordKey } from '../../dht/validators.ts'
 import { systemEnv } from '../../env.ts'
 import { UnavailableError } from '../../errors.ts'
@@ -11,7 +11,7 @@ import { noteRoot, toldOf } from '../../kit/announcer.ts'
 import { encodeBase } from '../../multibase.ts'
 import { PeerId } from '../../peer/id.ts'
 import { openRepo } from '../../store/repo.ts'
-import { UsageError, networkOptions, type Command } from '../args.ts'
+import { UsageError, networkOptions, type Command, type Context } from '../args.ts'
 import { lookingUp, lookupOptions } from '../network.ts'
 
 function countOf(given: unknown): number {
@@ -21,8 +21,10 @@ function countOf(given: unknown): number {
   return count
 }
 
-const addressesOf = (peer: string, addrs: readonly string[]): string =>
-  [peer, ...addrs.map((addr) => `  ${addr}`)].join('\n')
+async function printPeer({ out }: Context, { peer, addrs }: PeerInfo): Promise<void> {
+  const texts = addrs.map(String)
+  await out.result({ peer: String(peer), addrs: texts }, [peer, ...texts.map((addr) => `  ${addr}`)].join('\n'))
+}
 
 const findprovs: Command = {
   name: 'routing findprovs',
@@ -34,15 +36,14 @@ const findprovs: Command = {
   },
   arity: [1, 1],
   async run(context) {
-    const { args, options, out } = context
+    const { args, options } = context
     const cid = parseCid(args[0] ?? '')
     const count = countOf(options['count'])
     await lookingUp(context, async ({ dht, signal }) => {
       let found = 0
-      for await (const { peer, addrs } of dht.findProviders(cid, { signal, count })) {
+      for await (const info of dht.findProviders(cid, { signal, count })) {
         found++
-        const texts = addrs.map(String)
-        await out.result({ peer: String(peer), addrs: texts }, addressesOf(String(peer), texts))
+        await printPeer(context, info)
       }
       if (found === 0) throw new UnavailableError('not-found', `nobody is known to provide ${cid}`)
     })
@@ -58,9 +59,7 @@ const findpeer: Command = {
   async run(context) {
     const wanted = PeerId.parse(context.args[0] ?? '')
     await lookingUp(context, async ({ dht, signal }) => {
-      const { peer, addrs } = await dht.findPeer(wanted, { signal })
-      const texts = addrs.map(String)
-      await context.out.result({ peer: String(peer), addrs: texts }, addressesOf(String(peer), texts))
+      await printPeer(context, await dht.findPeer(wanted, { signal }))
     })
   },
 }
