@@ -148,6 +148,15 @@ export class Writer {
     this.varint(bytes.length)
   }
 
+  /** A field of one byte per char, all of them below 256. */
+  latin1(text: string): void {
+    const size = text.length
+    this.#room(size)
+    const at = (this.#at -= size)
+    for (let i = 0; i < size; i++) this.#buffer[at + i] = text.charCodeAt(i)
+    this.varint(size)
+  }
+
   finish(): Uint8Array[] {
     this.#flush(0)
     return this.#parts.toReversed()
@@ -177,13 +186,27 @@ export class Reader {
     return byte
   }
 
-  #take(size: number): Uint8Array {
-    const start = this.#at
-    if (size > this.#end - start) {
-      throw new ProtocolError('bad-protobuf', `field of ${size} bytes, but ${this.#end - start} are left`)
+  #pass(size: number): number {
+    if (size > this.#end - this.#at) {
+      throw new ProtocolError('bad-protobuf', `field of ${size} bytes, but ${this.#end - this.#at} are left`)
     }
     this.#at += size
-    return this.#bytes.subarray(start, this.#at)
+    return size
+  }
+
+  #take(size: number): Uint8Array {
+    this.#pass(size)
+    return this.#bytes.subarray(this.#at - size, this.#at)
+  }
+
+  /** Where the next byte stands. */
+  get at(): number {
+    return this.#at
+  }
+
+  /** Bytes up to the end of the field that is read. */
+  get left(): number {
+    return this.#end - this.#at
   }
 
   /** Low 32 bits of a varint of up to ten bytes, as an unsigned number. */
@@ -246,24 +269,39 @@ export class Reader {
     return this.#take(this.varint53())
   }
 
+  /** Passes the length-prefixed field that starts here and returns its size: its bytes end at `at`. */
+  span(): number {
+    return this.#pass(this.varint53())
+  }
+
+  /** Sets the end behind the length-prefixed field that starts here; the end before, for `leave`, is returned. */
+  enter(): number {
+    const outer = this.#end
+    const size = this.span()
+    this.#end = this.#at
+    this.#at -= size
+    return outer
+  }
+
+  /** Goes on behind the field that was entered, whether it was read to its end or not. */
+  leave(outer: number): void {
+    this.#at = this.#end
+    this.#end = outer
+  }
+
   /** Runs `read` with the end set behind the length-prefixed field that starts here. */
   within<T>(read: (reader: this) => T): T {
-    const size = this.varint53()
-    const outer = this.#end
-    if (size > outer - this.#at) {
-      throw new ProtocolError('bad-protobuf', `field of ${size} bytes, but ${outer - this.#at} are left`)
-    }
-    this.#end = this.#at + size
+    const outer = this.enter()
     const value = read(this)
-    this.#end = outer
+    this.leave(outer)
     return value
   }
 
   skip(wire: number): void {
     if (wire === 0) this.varint32()
-    else if (wire === 1) this.#take(8)
-    else if (wire === 2) this.bytes()
-    else if (wire === 5) this.#take(4)
+    else if (wire === 1) this.#pass(8)
+    else if (wire === 2) this.span()
+    else if (wire === 5) this.#pass(4)
     else throw new ProtocolError('bad-protobuf', `wire type ${wire} is not supported`)
   }
 }
