@@ -3,6 +3,8 @@
  * versions. The CID class is the one of multiformats, so that other libraries' CIDs and ours are the same thing.
  * A hash that we cannot compute still makes a valid CID; only verifying it is refused.
  */
+import { blake2b } from '@noble/hashes/blake2.js'
+import { blake3 } from '@noble/hashes/blake3.js'
 import { base16, base16upper } from 'multiformats/bases/base16'
 import { base32, base32upper } from 'multiformats/bases/base32'
 import { base36, base36upper } from 'multiformats/bases/base36'
@@ -19,16 +21,37 @@ import { readVarint, varintLength } from '../varint.ts'
 export { CID } from 'multiformats/cid'
 
 /** Multicodec codes of the block formats (table.csv). */
-export const codec = { raw: 0x55, dagCbor: 0x71, dagPb: 0x70, libp2pKey: 0x72, dagJson: 0x0129 } as const
-/** Multihash codes (table.csv). */
-export const hash = { identity: 0x00, sha256: 0x12, sha512: 0x13 } as const
+export const codec = {
+  raw: 0x55,
+  dagCbor: 0x71,
+  dagPb: 0x70,
+  libp2pKey: 0x72,
+  dagJson: 0x0129,
+  cbor: 0x51,
+  json: 0x0200,
+} as const
+/** Multihash codes (table.csv). blake2b-N is blake2b + N / 8. */
+export const hash = { identity: 0x00, sha256: 0x12, sha512: 0x13, blake3: 0x1e, blake2b: 0xb200 } as const
 
-/** The digests that we can compute, by multihash code. */
-export const hashers: ReadonlyMap<number, (bytes: Uint8Array) => Uint8Array> = new Map([
-  [hash.identity, (bytes: Uint8Array) => bytes],
-  [hash.sha256, (bytes: Uint8Array) => platformCrypto.sha256(bytes)],
-  [hash.sha512, (bytes: Uint8Array) => platformCrypto.sha512(bytes)],
+/** The digest of a block's bytes. */
+export type Hasher = (bytes: Uint8Array) => Uint8Array
+
+const known = new Map<number, Hasher>([
+  [hash.identity, (bytes) => bytes],
+  [hash.sha256, (bytes) => platformCrypto.sha256(bytes)],
+  [hash.sha512, (bytes) => platformCrypto.sha512(bytes)],
+  [hash.blake3, (bytes) => blake3(bytes)],
 ])
+// Shorter digests than these name no block safely (boxo verifcid).
+for (let size = 20; size <= 64; size++) known.set(hash.blake2b + size, (bytes) => blake2b(bytes, { dkLen: size }))
+
+/** The digests that we can compute, by multihash code: sha2-256, sha2-512, blake2b-160 to -512, blake3, identity. */
+export const hashers: ReadonlyMap<number, Hasher> = known
+
+/** Makes blocks under a further hash function checkable, everywhere; in the place of what had the code. */
+export function registerHasher(code: number, hasher: Hasher): void {
+  known.set(code, hasher)
+}
 
 /** Text longer than this cannot be a CID of 168 bytes, not even in base2: checked before anything is decoded. */
 const cidCharacters = 8 * cidBytes + 1
@@ -141,7 +164,7 @@ export function hashesTo(cid: CID, bytes: Uint8Array): boolean {
   if (hasher === undefined) {
     throw new UnavailableError(
       'unsupported',
-      `hash function 0x${cid.multihash.code.toString(16)} of ${cid} is not supported: only sha2-256, sha2-512, identity`,
+      `hash function 0x${cid.multihash.code.toString(16)} of ${cid} is not supported: only sha2-256, sha2-512, blake2b, blake3, identity and what registerHasher added`,
     )
   }
   return equals(hasher(bytes), cid.multihash.digest)
