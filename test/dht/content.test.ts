@@ -34,7 +34,8 @@ it('what is still being corrected after a get ends with the network', async () =
   await expect.poll(() => asked, patience).toBe(1)
   const open = (): number =>
     reader.connections(stale.peerId).flatMap(({ streams }) => streams.filter((one) => one.protocol === protocol)).length
-  expect(open()).toBe(1)
+  // The refresh of the table has its own, which end.
+  await expect.poll(open, patience).toBe(1)
   await reading.stop()
   await expect.poll(open, patience).toBe(0)
 })
