@@ -1,10 +1,8 @@
-/* The streams of one peer: one of ours for messages of one kind, kept open between them, and frames from theirs. */
-import { concat } from '../../bytes.ts'
+/* Our stream to one peer, for messages of one kind. */
 import type { Timer } from '../../env.ts'
-import { ClosedError, ProtocolError, TimeoutError } from '../../errors.ts'
+import { ClosedError, TimeoutError } from '../../errors.ts'
 import type { Host, ProtocolStream } from '../../host.ts'
-import { BufferedStream, prefixed, type Stream } from '../../stream.ts'
-import { readVarint, varintLength } from '../../varint.ts'
+import { prefixed } from '../../stream.ts'
 import type { PeerId } from '../../peer/id.ts'
 import { protocolIds, versionOf, type Version } from './wire.ts'
 
@@ -88,44 +86,5 @@ export class Outbound {
     this.#stream = undefined
     // A FIN where the peer still listens; nobody waits for it.
     stream?.closeWrite().catch(() => stream.reset())
-  }
-}
-
-/**
- * Calls `frame` with each length-prefixed message of `stream` until the peer's FIN. A stream may rest between messages
- * for ever, but a message that began must be there within `frameTimeoutMs`. The bytes are the callee's.
- */
-export async function readFrames(
-  stream: Stream,
-  host: Host,
-  limits: { maxBytes: number; frameTimeoutMs: number },
-  frame: (bytes: Uint8Array) => void,
-): Promise<void> {
-  const framed = new BufferedStream(stream)
-  let timer: Timer | undefined
-  const late = (): void => stream.reset(0, new TimeoutError('receiving a Bitswap message', limits.frameTimeoutMs))
-  try {
-    for (;;) {
-      const head = await framed.read()
-      if (head === null) return
-      const size = readVarint(head)
-      const at = size === undefined ? 0 : varintLength(size)
-      if (size !== undefined && size > limits.maxBytes)
-        throw new ProtocolError('oversized', `message of ${size} bytes, at most ${limits.maxBytes} allowed`)
-      if (size === undefined || head.length < at + size) timer ??= host.env.clock.setTimer(limits.frameTimeoutMs, late)
-      if (size === undefined) {
-        const more = await framed.read()
-        if (more === null) throw new ProtocolError('truncated', 'stream ended within a message')
-        framed.unread(concat([head, more]))
-        continue
-      }
-      if (at < head.length) framed.unread(head.subarray(at))
-      const body = await framed.readExact(size)
-      timer?.cancel()
-      timer = undefined
-      if (size > 0) frame(body)
-    }
-  } finally {
-    timer?.cancel()
   }
 }

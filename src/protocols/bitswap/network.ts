@@ -6,12 +6,13 @@ import { CID } from 'multiformats/cid'
 import { codeOfStream } from '../../close-codes.ts'
 import type { Timer } from '../../env.ts'
 import { ProtocolError, asError, type Attempt } from '../../errors.ts'
+import { readFrames } from '../../frames.ts'
 import type { Connection, Host, ProtocolStream } from '../../host.ts'
 import { messageBytes } from '../../limits.ts'
 import type { PeerId } from '../../peer/id.ts'
 import type { Blockstore } from '../../store/blocks.ts'
 import { newLedger, type Ledger, type Lookup, type Responder } from './ledger.ts'
-import { Outbound, readFrames, type LinkOptions } from './link.ts'
+import { Outbound, type LinkOptions } from './link.ts'
 import type { FetchEvent, Fetcher, Session } from './session.ts'
 import { decodeMessage, encodeMessage, protocolIds } from './wire.ts'
 
@@ -327,8 +328,9 @@ export class Network {
     try {
       // Nothing is ever answered on the peer's stream.
       await stream.closeWrite()
-      const limits = { maxBytes: messageBytes, frameTimeoutMs: this.#options.frameTimeoutMs }
-      await readFrames(stream, this.#host, limits, (frame) => this.#receive(link, frame))
+      const { frameTimeoutMs } = this.#options
+      const limits = { maxBytes: messageBytes, frameTimeoutMs, what: 'a Bitswap message' }
+      await readFrames(stream, this.#host.env, limits, (frame) => this.#receive(link, frame))
     } catch (error) {
       // Not when the stream was reset for a violation that is known already.
       if (error instanceof ProtocolError && link.inbound.has(stream)) {

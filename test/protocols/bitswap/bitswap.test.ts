@@ -7,7 +7,7 @@ import { fakeEnv, settle, systemEnv, type Env } from '../../../src/env.ts'
 import { StorageError } from '../../../src/errors.ts'
 import type { ProtocolStream } from '../../../src/host.ts'
 import { createBitswap, type Bitswap, type BitswapOptions } from '../../../src/protocols/bitswap/bitswap.ts'
-import { readFrames } from '../../../src/protocols/bitswap/link.ts'
+import { readFrames } from '../../../src/frames.ts'
 import {
   decodeMessage,
   encodeMessage,
@@ -66,7 +66,7 @@ class Script {
     this.host = new FakeHost(number, env)
     this.host.handle(protocol, async (stream) => {
       try {
-        await readFrames(stream, this.host, { maxBytes: 5e6, frameTimeoutMs: 1e6 }, (frame) => {
+        await readFrames(stream, this.host.env, { maxBytes: 5e6, frameTimeoutMs: 1e6, what: 'a message' }, (frame) => {
           const message = decodeMessage(frame)
           this.received.push(message)
           react(message, this)

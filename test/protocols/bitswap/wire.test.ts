@@ -1,9 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { concat, fromHex, fromUtf8, toHex } from '../../../src/bytes.ts'
-import { fakeEnv } from '../../../src/env.ts'
 import { ProtocolError } from '../../../src/errors.ts'
-import { readFrames } from '../../../src/protocols/bitswap/link.ts'
 import {
   decodeMessage,
   encodeMessage,
@@ -15,9 +13,9 @@ import {
   type BitswapMessage,
   type Version,
 } from '../../../src/protocols/bitswap/wire.ts'
-import { pair, prefixed } from '../../../src/stream.ts'
+import { prefixed } from '../../../src/stream.ts'
 import { specCases } from '../../vectors.ts'
-import { FakeHost, block } from './fake-host.ts'
+import { block } from './fake-host.ts'
 
 interface RealCase {
   name: string
@@ -222,53 +220,5 @@ describe('encodeMessage', () => {
     const other = fromHex('01551340' + '00'.repeat(64))
     const bytes = concat(encodeMessage({ blocks: [{ cid: other, data: one.bytes }] }, '1.0'))
     expect(decodeMessage(bytes).blocks).toEqual([])
-  })
-})
-
-describe('readFrames', () => {
-  const limits = { maxBytes: 5000, frameTimeoutMs: 1000 }
-
-  it('gives the same messages however the bytes are split', async () => {
-    const frames = [new Uint8Array(0), fromUtf8('a'), fromUtf8('hello'), new Uint8Array(200).fill(7), fromUtf8('end')]
-    const bytes = concat(frames.map((f) => concat(prefixed(f))))
-    await fc.assert(
-      fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 60 }), { maxLength: 40 }), async (cuts) => {
-        const [ours, theirs] = pair({ highWaterBytes: 1e6 })
-        let at = 0
-        for (const cut of cuts) await theirs.write(bytes.slice(at, (at += cut)))
-        await theirs.write(bytes.slice(at))
-        await theirs.closeWrite()
-        const got: string[] = []
-        await readFrames(ours, new FakeHost(1), limits, (frame) => got.push(toHex(frame)))
-        expect(got).toEqual(frames.filter((f) => f.length > 0).map(toHex))
-      }),
-      { numRuns: 100 },
-    )
-  })
-
-  it('refuses a frame above the limit before it is there, and one that ends early', async () => {
-    const [ours, theirs] = pair()
-    await theirs.write(Uint8Array.of(0x89, 0x27))
-    const host = new FakeHost(1)
-    await expect(readFrames(ours, host, limits, () => {})).rejects.toMatchObject({ code: 'oversized' })
-    const [ours2, theirs2] = pair()
-    await theirs2.write(Uint8Array.of(5, 1, 2))
-    await theirs2.closeWrite()
-    await expect(readFrames(ours2, host, limits, () => {})).rejects.toMatchObject({ code: 'truncated' })
-  })
-
-  it('waits for ever between messages, but not within one', async () => {
-    const env = fakeEnv()
-    const host = new FakeHost(1, env)
-    const [ours, theirs] = pair()
-    const reading = readFrames(ours, host, limits, () => {})
-    const failed = expect(reading).rejects.toMatchObject({ code: 'timeout' })
-    await env.clock.advance(100_000)
-    await theirs.write(Uint8Array.of(2, 1))
-    await env.clock.advance(999)
-    await theirs.write(Uint8Array.of(1, 2))
-    await env.clock.advance(2000)
-    await failed
-    expect(env.clock.waiting).toBe(0)
   })
 })
