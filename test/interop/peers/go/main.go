@@ -55,6 +55,36 @@ type request struct {
 	Value     string          `json:"value"`
 	Node      int             `json:"node"`
 	TimeoutMs int             `json:"timeoutMs"`
+
+	// Pubsub.
+	Topic string    `json:"topic"`
+	Data  string    `json:"data"`
+	Score *float64  `json:"score"`
+	Group string    `json:"group"`
+	Parts []*string `json:"parts"`
+	Eager bool      `json:"eager"`
+
+	// DAGs and GraphSync.
+	Codec                string                     `json:"codec"`
+	Hash                 string                     `json:"hash"`
+	Root                 string                     `json:"root"`
+	Roots                []string                   `json:"roots"`
+	Version              int                        `json:"version"`
+	Selector             json.RawMessage            `json:"selector"`
+	Extensions           map[string]json.RawMessage `json:"extensions"`
+	DoNotSendCids        []string                   `json:"doNotSendCids"`
+	DoNotSendFirstBlocks int64                      `json:"doNotSendFirstBlocks"`
+	DedupByKey           *string                    `json:"dedupByKey"`
+	MaxLinks             int64                      `json:"maxLinks"`
+	MaxNodes             int64                      `json:"maxNodes"`
+	Once                 bool                       `json:"once"`
+	SkipMissing          bool                       `json:"skipMissing"`
+	All                  bool                       `json:"all"`
+	PauseAfter           int64                      `json:"pauseAfter"`
+	Validate             string                     `json:"validate"`
+	EchoExtensions       bool                       `json:"echoExtensions"`
+	UnpauseOnUpdate      bool                       `json:"unpauseOnUpdate"`
+	Request              string                     `json:"request"`
 }
 
 type command func(ctx context.Context, p *lab, r *request) (answer, error)
@@ -66,6 +96,11 @@ type lab struct {
 	captures *captures
 	known    *known
 	kad      *dht.IpfsDHT
+	pubsub   *gossip
+	graph    *graph
+	records  *records
+	// Tells of what happens without being asked for, under the number of the node.
+	emit func(event string, about answer)
 }
 
 func identity(keyType string) (crypto.PrivKey, error) {
@@ -99,6 +134,9 @@ func main() {
 	keyType := flag.String("key", "ed25519", "identity: ed25519, rsa, secp256k1 or ecdsa")
 	network := flag.String("kad", "", "serve or use a Kademlia DHT: lan, amino, or the prefix of a network of its own")
 	mode := flag.String("kad-mode", "server", "server or client")
+	recorded := flag.String("record", "", "protocols, or how they begin, whose streams are kept for the command recorded; with commas")
+	gossips := gossipFlags()
+	graphs := flag.Bool("graphsync", false, "serve GraphSync, and ask by it")
 	nodes := flag.Int("nodes", 1, "how many nodes run in this process; commands choose one by node, from 0")
 	flag.Parse()
 
@@ -109,26 +147,6 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	labs := []*lab{}
-	about := []answer{}
-	for range *nodes {
-		p, err := start(opts, *keyType, listen)
-		if err != nil {
-			log.Fatal(err)
-		}
-		if p.exchange, err = newExchange(p.host, *versions); err != nil {
-			log.Fatal(err)
-		}
-		if p.kad, err = newKad(p.host, *network, *mode); err != nil {
-			log.Fatal(err)
-		}
-		one, err := p.about()
-		if err != nil {
-			log.Fatal(err)
-		}
-		labs, about = append(labs, p), append(about, one)
-	}
-
 	var out sync.Mutex
 	print := func(v any) {
 		line, err := json.Marshal(v)
@@ -138,6 +156,35 @@ func main() {
 		out.Lock()
 		defer out.Unlock()
 		os.Stdout.Write(append(line, '\n'))
+	}
+	labs := []*lab{}
+	about := []answer{}
+	for node := range *nodes {
+		p, err := start(opts, *keyType, listen, *recorded)
+		if err != nil {
+			log.Fatal(err)
+		}
+		p.emit = func(event string, about answer) {
+			about["event"], about["node"] = event, node
+			print(about)
+		}
+		if p.exchange, err = newExchange(p.host, *versions); err != nil {
+			log.Fatal(err)
+		}
+		if p.kad, err = newKad(p.host, *network, *mode); err != nil {
+			log.Fatal(err)
+		}
+		if p.pubsub, err = newGossip(p, gossips); err != nil {
+			log.Fatal(err)
+		}
+		if *graphs {
+			p.graph = newGraph(p)
+		}
+		one, err := p.about()
+		if err != nil {
+			log.Fatal(err)
+		}
+		labs, about = append(labs, p), append(about, one)
 	}
 
 	print(answer{"event": "listening", "peerId": about[0]["peerId"], "addrs": about[0]["addrs"], "nodes": about})
@@ -191,7 +238,7 @@ func main() {
 }
 
 // start makes a node with an identity of its own.
-func start(opts []libp2p.Option, keyType string, listen []string) (*lab, error) {
+func start(opts []libp2p.Option, keyType string, listen []string, recorded string) (*lab, error) {
 	key, err := identity(keyType)
 	if err != nil {
 		return nil, err
@@ -201,6 +248,11 @@ func start(opts []libp2p.Option, keyType string, listen []string) (*lab, error) 
 		return nil, err
 	}
 	p := &lab{host: h, options: opts, captures: newCaptures()}
+	if recorded != "" {
+		p.records = &records{prefixes: strings.Split(recorded, ",")}
+		h = &recordingHost{Host: h, records: p.records}
+		p.host = h
+	}
 	if p.known, err = newKnown(h); err != nil {
 		return nil, err
 	}
