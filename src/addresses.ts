@@ -2,8 +2,8 @@
  * The one place that decides what we announce: where we listen, how several peers see us, what other sources know (a
  * router's mapping, relays), or what the user said instead. Wildcard addresses come here expanded: listeners do that.
  */
-import { isGlobal, isLoopback, isPrivate, isUnspecified, parseIp } from './ip.ts'
-import { multiaddr, type Component, type Multiaddr } from './multiaddr.ts'
+import { isGlobal, isLoopback, isPrivate, isUnspecified } from './ip.ts'
+import { hostComponent, ipOf, multiaddr, type Multiaddr } from './multiaddr.ts'
 
 export interface AddressesOptions {
   /** Announced in the place of everything that we find out ourselves. */
@@ -18,10 +18,6 @@ const maxBytes = 2 * 1024
 /** How far an address reaches, as far as it tells; names reach everywhere, what has neither IP nor name is `unknown`. */
 export type Reach = 'public' | 'private' | 'loopback' | 'unknown'
 
-const hostOf = (addr: Multiaddr): Component | undefined => addr.components().find(({ name }) => name !== 'ip6zone')
-
-const ipOf = (addr: Multiaddr): Uint8Array | undefined => parseIp(hostOf(addr)?.value ?? '')
-
 /** 0.0.0.0 and :: are where we listen, and no place to dial. */
 function isWildcard(addr: Multiaddr): boolean {
   const ip = ipOf(addr)
@@ -29,7 +25,7 @@ function isWildcard(addr: Multiaddr): boolean {
 }
 
 export function reachOf(addr: Multiaddr): Reach {
-  if (hostOf(addr)?.name.startsWith('dns') === true) return 'public'
+  if (hostComponent(addr)?.name.startsWith('dns') === true) return 'public'
   const ip = ipOf(addr)
   if (ip === undefined) return 'unknown'
   if (isLoopback(ip)) return 'loopback'

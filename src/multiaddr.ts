@@ -168,15 +168,34 @@ const families: Readonly<Record<string, HostPort['family']>> = {
   dns6: 'dns6',
 }
 
+/** Where the address starts with a host, that, and the components behind it. */
+export function leadingHost(
+  addr: Multiaddr,
+): (Pick<HostPort, 'host' | 'family'> & { rest: readonly Component[] }) | undefined {
+  const rest = [...addr.components()]
+  const zone = rest[0]?.name === 'ip6zone' ? rest.shift() : undefined
+  const host = rest.shift()
+  const family = families[host?.name ?? '']
+  if (host?.value === undefined || family === undefined || (zone !== undefined && family !== 6)) return undefined
+  return { host: zone?.value === undefined ? host.value : `${host.value}%${zone.value}`, family, rest }
+}
+
 /** Where the address starts with a host and a tcp or udp port, those; what follows is not looked at. */
 export function hostPort(addr: Multiaddr): HostPort | undefined {
-  let [zone, host, port] = addr.components()
-  if (zone?.name !== 'ip6zone') [zone, host, port] = [undefined, zone, host]
-  const family = families[host?.name ?? '']
-  if (host?.value === undefined || family === undefined || port?.value === undefined) return undefined
-  if ((port.name !== 'tcp' && port.name !== 'udp') || (zone !== undefined && family !== 6)) return undefined
-  const suffix = zone?.value === undefined ? '' : `%${zone.value}`
-  return { host: host.value + suffix, port: Number(port.value), family, network: port.name }
+  const at = leadingHost(addr)
+  const port = at?.rest[0]
+  if (at === undefined || port?.value === undefined || (port.name !== 'tcp' && port.name !== 'udp')) return undefined
+  return { host: at.host, port: Number(port.value), family: at.family, network: port.name }
+}
+
+/** The first component but for the zone of an IPv6 address. */
+export function hostComponent(addr: Multiaddr): Component | undefined {
+  return addr.components().find(({ name }) => name !== 'ip6zone')
+}
+
+/** The IP address that the address starts with, of 4 or 16 bytes; also of a name that is one: /dns4/127.0.0.1. */
+export function ipOf(addr: Multiaddr): Uint8Array | undefined {
+  return parseIp(hostComponent(addr)?.value ?? '')
 }
 
 /**

@@ -2,8 +2,16 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { concat, fromHex, fromUtf8, toHex } from '../src/bytes.ts'
 import { ProtocolError } from '../src/errors.ts'
-import { formatIp4, formatIp6 } from '../src/ip.ts'
-import { decodeMultiaddr, fromHostPort, hostPort, multiaddr, multiaddrBytes, parseMultiaddr } from '../src/multiaddr.ts'
+import { formatIp, formatIp4, formatIp6 } from '../src/ip.ts'
+import {
+  decodeMultiaddr,
+  fromHostPort,
+  hostPort,
+  ipOf,
+  multiaddr,
+  multiaddrBytes,
+  parseMultiaddr,
+} from '../src/multiaddr.ts'
 import type { Multiaddr } from '../src/multiaddr.ts'
 import { encodeMultibase } from '../src/multibase.ts'
 import { PeerId } from '../src/peer/id.ts'
@@ -258,6 +266,20 @@ describe('hostPort', () => {
     ['/memory/1', undefined],
   ])('of %s', (text, expected) => {
     expect(hostPort(multiaddr(text))).toEqual(expected)
+  })
+
+  it.each([
+    ['/ip4/1.2.3.4/tcp/80', '1.2.3.4'],
+    ['/ip4/1.2.3.4/ws', '1.2.3.4'],
+    ['/ip6zone/eth0/ip6/fe80::1/udp/1', 'fe80::1'],
+    ['/ip6/::ffff:1.2.3.4/tcp/1', '::ffff:1.2.3.4'],
+    ['/dns4/127.0.0.1/tcp/1', '127.0.0.1'],
+    ['/dns4/a.example/tcp/1', undefined],
+    ['/memory/1', undefined],
+    ['/p2p-circuit/ip4/1.2.3.4', undefined],
+  ])('the IP address of %s is %s', (text, ip) => {
+    const found = ipOf(multiaddr(text))
+    expect(found && formatIp(found)).toBe(ip)
   })
 
   it.each([

@@ -1,21 +1,17 @@
 /* Which addresses belong into which network, and which IP group an address is of (as go-libp2p-kad-dht filters them). */
-import { formatIp, isGlobal, isLoopback, isUnspecified, mappedIp4, parseIp } from '../ip.ts'
-import { decodeMultiaddr, hostPort, type Multiaddr } from '../multiaddr.ts'
+import { formatIp, isGlobal, isLoopback, isUnspecified, mappedIp4 } from '../ip.ts'
+import { decodeMultiaddr, hostPort, ipOf, type Multiaddr } from '../multiaddr.ts'
 import { ProtocolError } from '../errors.ts'
 
 /** `wan` is the public network, `lan` the one of private addresses, `any` (private networks, tests) takes every address. */
 export type Scope = 'wan' | 'lan' | 'any'
 
-function ipOf(addr: Multiaddr): Uint8Array | undefined {
-  const host = hostPort(addr)?.host
-  return host === undefined ? undefined : parseIp(host.replace(/%.*/, ''))
-}
-
 /** May `addr` be told and asked for in a network of this scope? Names count as public: whoever resolves them sees. */
 export function inScope(addr: Multiaddr, scope: Scope): boolean {
   if (scope === 'any') return true
+  if (hostPort(addr) === undefined) return false
   const ip = ipOf(addr)
-  if (ip === undefined) return scope === 'wan' && hostPort(addr) !== undefined
+  if (ip === undefined) return scope === 'wan'
   return scope === 'wan' ? isGlobal(ip) : !isUnspecified(ip)
 }
 
@@ -40,7 +36,7 @@ export function readAddrs(raw: readonly Uint8Array[], scope: Scope, max: number)
  * of 32 bits, the least that a provider gets. Undefined for addresses that are not limited: loopback, names, memory.
  */
 export function groupOf(addr: Multiaddr): string | undefined {
-  const ip = ipOf(addr)
+  const ip = hostPort(addr) && ipOf(addr)
   if (ip === undefined || isLoopback(ip)) return undefined
   const four = ip.length === 4 ? ip : mappedIp4(ip)
   if (four === undefined) return formatIp(ip.slice().fill(0, 4))

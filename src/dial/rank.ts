@@ -4,8 +4,8 @@
  * kind one IPv6 and one IPv4 address go ahead of the rest (Happy Eyeballs, RFC 8305).
  */
 import type { Attempt } from '../errors.ts'
-import { isGlobal, isUnspecified, parseIp } from '../ip.ts'
-import { hostPort, type Multiaddr } from '../multiaddr.ts'
+import { isGlobal, isUnspecified } from '../ip.ts'
+import { hostComponent, hostPort, ipOf, type Multiaddr } from '../multiaddr.ts'
 
 export interface Ranked {
   addr: Multiaddr
@@ -49,10 +49,9 @@ interface Judged {
 
 const names = (addr: Multiaddr): Set<string> => new Set(addr.components().map(({ name }) => name))
 
-/** A WebSocket's address may do without a port, and has an IP address all the same. */
+/** Not that of a name, which is dialled by name. A WebSocket's address has one without a port, too. */
 function hostIp(addr: Multiaddr): Uint8Array | undefined {
-  const host = addr.components().find(({ name }) => name !== 'ip6zone')
-  return host?.value === undefined || !host.name.startsWith('ip') ? undefined : parseIp(host.value)
+  return hostComponent(addr)?.name.startsWith('ip') === true ? ipOf(addr) : undefined
 }
 
 function scopeOf(has: Set<string>, ip: Uint8Array | undefined): Scope {

@@ -2,13 +2,12 @@
  * Inbound connections that have not said who they are. When there are too many, the oldest of the host that has most
  * makes room: a flood from one place costs itself, and nobody can hold every place by saying nothing.
  */
-import { formatIp, parseIp } from '../ip.ts'
-import { hostPort, type Multiaddr } from '../multiaddr.ts'
+import { formatIp } from '../ip.ts'
+import { hostPort, ipOf, type Multiaddr } from '../multiaddr.ts'
 
 /** What counts as one host: an IPv4 address, an IPv6 network of 64 bits (one customer), or the whole address. */
 export function hostOf(addr: Multiaddr): string {
-  const at = hostPort(addr)
-  const ip = at === undefined ? undefined : parseIp(at.host.replace(/%.*/, ''))
+  const ip = hostPort(addr) && ipOf(addr)
   if (ip === undefined) return addr.toString()
   return formatIp(ip.length === 4 ? ip : ip.slice().fill(0, 8))
 }

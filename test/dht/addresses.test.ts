@@ -11,6 +11,9 @@ it.each([
   ['/ip6/fe80::1/tcp/1', false, true],
   ['/ip4/0.0.0.0/tcp/1', false, false],
   ['/dns4/example.com/tcp/443/wss', true, false],
+  // A name that is an IP address is judged as that, and an address without a port is none to dial.
+  ['/dns4/127.0.0.1/tcp/443', false, true],
+  ['/ip4/8.8.8.8/ws', false, false],
   ['/memory/7', false, false],
 ])('%s belongs to the public network: %s, to the one of private addresses: %s', (text, wan, lan) => {
   const addr = multiaddr(text)

@@ -6,8 +6,8 @@
  */
 import { recordTypes } from '../../dns.ts'
 import { ProtocolError } from '../../errors.ts'
-import { isLinkLocal, isLoopback, isUnspecified, parseIp } from '../../ip.ts'
-import { hostPort, multiaddr, type Multiaddr } from '../../multiaddr.ts'
+import { isLinkLocal, isLoopback, isUnspecified } from '../../ip.ts'
+import { hostPort, ipOf, multiaddr, type Multiaddr } from '../../multiaddr.ts'
 import type { PeerId } from '../../peer/id.ts'
 import { decodeMessage, encodeMessage, type MdnsMessage, type Resource } from './wire.ts'
 
@@ -280,7 +280,7 @@ export class MdnsSession {
     const text = addr.toString()
     if (!/^\/ip[46]\//.test(text) || text.includes('/p2p-circuit')) return false
     if (text.length > maxAddrLength) return false
-    const ip = parseIp(hostPort(addr)?.host ?? '')
+    const ip = hostPort(addr) && ipOf(addr)
     if (ip === undefined || isUnspecified(ip) || (isLinkLocal(ip) && ip.length === 16)) return false
     return this.#options.loopback || !isLoopback(ip)
   }

@@ -2,7 +2,7 @@
  * WebSocket addresses (libp2p websockets 3A r0, 2024-10-23): a host, /tcp/N or nothing (80, with TLS 443), then /ws,
  * /tls/ws, /tls/sni/NAME/ws or /wss (the older way to write /tls/ws), then /http-path where it is not the root.
  */
-import { multiaddr, type HostPort, type Multiaddr } from '../../multiaddr.ts'
+import { leadingHost, multiaddr, type HostPort, type Multiaddr } from '../../multiaddr.ts'
 
 export interface Target {
   /** An IP address (with `%zone` where the address has one) or a DNS name. */
@@ -18,24 +18,15 @@ export interface Target {
   readonly suffix: Multiaddr
 }
 
-const families: Readonly<Record<string, HostPort['family']>> = {
-  ip4: 4,
-  ip6: 6,
-  dns: 'dns',
-  dns4: 'dns4',
-  dns6: 'dns6',
-}
-
 /** A multiaddr's name may hold more than a URL's host: none of it may pass for a user, a port or a path there. */
 const isHostName = (name: string): boolean => /^[\p{L}\p{N}._-]+$/u.test(name)
 
 /** Undefined where the address is not that of a WebSocket and nothing more (a /p2p at the end aside). */
 export function target(addr: Multiaddr): Target | undefined {
-  const all = [...addr.withoutPeer().components()]
-  const zone = all[0]?.name === 'ip6zone' ? all.shift() : undefined
-  const host = all.shift()
-  const family = families[host?.name ?? '']
-  if (host?.value === undefined || family === undefined || (zone !== undefined && family !== 6)) return undefined
+  const at = leadingHost(addr.withoutPeer())
+  if (at === undefined) return undefined
+  const { host, family } = at
+  const all = [...at.rest]
   const tcp = all[0]?.name === 'tcp' ? all.shift() : undefined
   const names = all.map(({ name }) => name).join('/')
   const form = /^(ws|wss|tls\/ws|tls\/sni\/ws)(\/http-path)?$/.exec(names)
@@ -43,10 +34,10 @@ export function target(addr: Multiaddr): Target | undefined {
   const secure = form[1] !== 'ws'
   const sni = all.find((part) => part.name === 'sni')?.value
   const path = all.find((part) => part.name === 'http-path')?.value
-  const name = sni ?? (typeof family === 'string' ? host.value : undefined)
+  const name = sni ?? (typeof family === 'string' ? host : undefined)
   if (name !== undefined && !isHostName(name)) return undefined
   return {
-    host: zone?.value === undefined ? host.value : `${host.value}%${zone.value}`,
+    host,
     port: tcp?.value === undefined ? (secure ? 443 : 80) : Number(tcp.value),
     family,
     secure,
