@@ -78,11 +78,14 @@ interface Peer {
 }
 
 interface Message {
+  readonly id: string
   verdict: 'validating' | 'valid' | 'invalid' | 'ignored'
   decidedAt: number
   readonly expiresAt: number
   /** Who sent a copy, but for the first during validation. Short: a list is smaller than a set, and as fast. */
   senders: string[]
+  /** The one seen next. A map could tell the oldest, too, but only past the places of all that were deleted. */
+  next: Message | undefined
 }
 
 export class PeerScore {
@@ -92,8 +95,9 @@ export class PeerScore {
   /** Who left first comes first. */
   readonly #retained = new Map<string, Peer>()
   readonly #groups = new Map<string, IpGroup>()
-  /** The one seen first comes first. */
   readonly #messages = new Map<string, Message>()
+  #oldest: Message | undefined
+  #newest: Message | undefined
   #senders = 0
   #refreshAt = -Infinity
 
@@ -272,31 +276,37 @@ export class PeerScore {
   }
 
   #remember(id: string, now: number): Message {
-    const stale = this.#messages.get(id)
-    if (stale !== undefined) this.#drop(id, stale)
+    this.#expire(now)
     const expiresAt = now + this.#params.seenTtlMs
-    const message: Message = { verdict: 'validating', decidedAt: 0, expiresAt, senders: [] }
+    const message: Message = { id, verdict: 'validating', decidedAt: 0, expiresAt, senders: [], next: undefined }
     this.#messages.set(id, message)
+    if (this.#newest === undefined) this.#oldest = message
+    else this.#newest.next = message
+    this.#newest = message
     this.#trim()
     return message
   }
 
-  #drop(id: string, message: Message): void {
-    this.#messages.delete(id)
-    this.#forgetSenders(message)
+  #expire(now: number): void {
+    while (this.#oldest !== undefined && now > this.#oldest.expiresAt) this.#dropOldest(this.#oldest)
+  }
+
+  #trim(): void {
+    const { maxMessages, maxSenders } = this.#params
+    while (this.#oldest !== undefined && (this.#messages.size > maxMessages || this.#senders > maxSenders))
+      this.#dropOldest(this.#oldest)
+  }
+
+  #dropOldest(oldest: Message): void {
+    this.#messages.delete(oldest.id)
+    this.#forgetSenders(oldest)
+    this.#oldest = oldest.next
+    if (oldest.next === undefined) this.#newest = undefined
   }
 
   #forgetSenders(message: Message): void {
     this.#senders -= message.senders.length
     message.senders = []
-  }
-
-  #trim(): void {
-    const { maxMessages, maxSenders } = this.#params
-    for (const [id, message] of this.#messages) {
-      if (this.#messages.size <= maxMessages && this.#senders <= maxSenders) return
-      this.#drop(id, message)
-    }
   }
 
   /** False where it sent a copy before, or is nobody. */
@@ -432,10 +442,7 @@ export class PeerScore {
       this.#retained.delete(name)
       this.#forget(record)
     }
-    for (const [id, message] of this.#messages) {
-      if (now <= message.expiresAt) break
-      this.#drop(id, message)
-    }
+    this.#expire(now)
   }
 
   /** 0 for a peer that nothing is known of. Throws RangeError when the application's own score is not finite. */
