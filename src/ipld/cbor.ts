@@ -255,6 +255,11 @@ export function checkText(text: string): string {
   return text
 }
 
+export function checkInt(value: bigint): bigint {
+  if (value < minInt || value > maxInt) throw new RangeError(`${value}: want -2^64 to 2^64-1`)
+  return value
+}
+
 export function noNode(value: unknown): TypeError {
   return new TypeError(`a value of type ${typeof value} is not in the IPLD data model`)
 }
@@ -361,7 +366,7 @@ class CborWriter {
       case 'number':
         return this.#number(node)
       case 'bigint':
-        if (node < minInt || node > maxInt) throw new RangeError(`${node}: want -2^64 to 2^64-1`)
+        checkInt(node)
         return node >= 0n ? this.#head(0, node) : this.#head(1, -1n - node)
       case 'boolean':
         this.#byte(node ? 0xf5 : 0xf4)

@@ -8,7 +8,16 @@
  */
 import { fromUtf8, toUtf8 } from '../bytes.ts'
 import { ProtocolError } from '../errors.ts'
-import { asBadBlock, checkDepth, checkText, decodeLimits, noNode, tooLarge, type DecodeLimits } from './cbor.ts'
+import {
+  asBadBlock,
+  checkDepth,
+  checkInt,
+  checkText,
+  decodeLimits,
+  noNode,
+  tooLarge,
+  type DecodeLimits,
+} from './cbor.ts'
 import { parseCid } from './cid.ts'
 import { MapBuilder, sortKeys } from './map.ts'
 import { isLink, keysOf, type IpldMap, type IpldNode } from './model.ts'
@@ -293,7 +302,7 @@ function jsonText(node: IpldNode, dag: boolean, depth: number): string {
     case 'number':
       return numberText(node)
     case 'bigint':
-      return String(node)
+      return String(checkInt(node))
     case 'boolean':
       return String(node)
     case 'object':

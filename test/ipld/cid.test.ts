@@ -2,7 +2,18 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { fromHex, fromUtf8, toHex } from '../../src/bytes.ts'
 import { errorCode, ProtocolError, UnavailableError } from '../../src/errors.ts'
-import { CID, cidOf, codec, decodeCid, decodeCidFirst, parseCid, verifyBlock } from '../../src/ipld/cid.ts'
+import {
+  CID,
+  cidOf,
+  codec,
+  decodeCid,
+  decodeCidFirst,
+  hash,
+  hashers,
+  parseCid,
+  registerHasher,
+  verifyBlock,
+} from '../../src/ipld/cid.ts'
 import { encodeVarint } from '../../src/varint.ts'
 
 const hello = fromUtf8('hello')
@@ -160,8 +171,55 @@ describe('verifyBlock', () => {
   })
 
   test('says when it does not have the hash function', () => {
-    const blake3 = decodeCid(Uint8Array.of(1, 0x55, 0x1e, 2, 0, 0))
-    expect(() => verifyBlock(blake3, hello)).toThrow(UnavailableError)
-    expect(codeOf(() => verifyBlock(blake3, hello))).toBe('unsupported')
+    const md5 = decodeCid(fromHex(`0155d501020000`))
+    expect(() => verifyBlock(md5, hello)).toThrow(UnavailableError)
+    expect(codeOf(() => verifyBlock(md5, hello))).toBe('unsupported')
   })
+
+  test('uses a hash function that was registered', () => {
+    // In the private range of the table.
+    const cid = decodeCid(fromHex('01558180c001026865'))
+    expect(codeOf(() => verifyBlock(cid, hello))).toBe('unsupported')
+    registerHasher(0x300001, (bytes) => bytes.subarray(0, 2))
+    verifyBlock(cid, hello)
+    expect(codeOf(() => verifyBlock(cid, fromUtf8('hullo')))).toBe('bad-block')
+  })
+})
+
+describe('hash functions', () => {
+  // The first 251 numbers again and again, as the vectors of BLAKE3 have it.
+  const numbers = (size: number) => Uint8Array.from({ length: size }, (_, i) => i % 251)
+  test.each([
+    // FIPS 180-4 examples
+    ['sha2-256', hash.sha256, fromUtf8('abc'), 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'],
+    [
+      'sha2-512',
+      hash.sha512,
+      fromUtf8('abc'),
+      'ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f',
+    ],
+    // RFC 7693 App. A; the shorter ones and the longer text by Python's hashlib
+    [
+      'blake2b-512',
+      hash.blake2b + 64,
+      fromUtf8('abc'),
+      'ba80a53f981c4d0d6a2797b69f12f6e94c212f14685ac4b74b12bb6fdbffa2d17d87c5392aab792dc252d5de4533cc9518d38aa8dbf1925ab92386edd4009923',
+    ],
+    ['blake2b-256', 0xb220, fromUtf8('abc'), 'bddd813c634239723171ef3fee98579b94964e3bb1cb3e427262c8c068d52319'],
+    ['blake2b-256', 0xb220, numbers(1025), '533c8d76c0f61487431e7c31d15417c8b53887e4765b5597d0d03cb085014afb'],
+    ['blake2b-160', 0xb214, fromUtf8('abc'), '384264f676f39536840523f284921cdc68b6846b'],
+    // BLAKE3-team/BLAKE3 test_vectors.json, the first 32 bytes
+    ['blake3', 0x1e, numbers(0), 'af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262'],
+    ['blake3', 0x1e, numbers(1), '2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213'],
+    ['blake3', 0x1e, numbers(1024), '42214739f095a406f3fc83deb889744ac00df831c10daa55189b5d121c855af7'],
+    ['blake3', 0x1e, numbers(1025), 'd00278ae47eb27b34faecf67b4fe263f82d5412916c1ffd97c8cb7fb814b8444'],
+    ['identity', hash.identity, fromUtf8('abc'), '616263'],
+  ])('%s (0x%s) of %s', (_name, code, bytes, digest) => {
+    expect(toHex(hashers.get(code)?.(bytes) ?? new Uint8Array(0))).toBe(digest)
+    const cid = decodeCid(Uint8Array.of(1, 0x55, ...encodeVarint(code), digest.length / 2, ...fromHex(digest)))
+    verifyBlock(cid, bytes)
+    expect(codeOf(() => verifyBlock(cid, Uint8Array.of(...bytes, 0)))).toBe('bad-block')
+  })
+
+  test('there is no blake2b below 160 bits', () => expect(hashers.has(hash.blake2b + 19)).toBe(false))
 })
