@@ -129,3 +129,12 @@ export class Lab {
     return channel
   }
 }
+
+/** Stream 1 of the peer, accepted. */
+export function opened(options?: SessionOptions): Lab {
+  const lab = new Lab('responder', options)
+  lab.feed(frame('window SYN', 1))
+  lab.session.accepted(lab.channel)
+  lab.sent()
+  return lab
+}
