@@ -150,18 +150,23 @@ export function decodeUnixFS(cid: CID, block: Uint8Array): UnixFSNode {
   } catch (cause) {
     throw badDag(cid, `bad UnixFS data: ${asError(cause).message}`, { cause })
   }
-  const dagSize = node.links.reduce((sum, { tsize }) => sum + (tsize ?? 0), block.length)
+  return unixFSNode(cid, block.length, node.links, data)
+}
+
+/** decodeUnixFS of what has been decoded: a dag-pb block of `size` bytes. */
+export function unixFSNode(cid: CID, size: number, links: PBLink[], data: Decoded<typeof Data>): UnixFSNode {
+  const dagSize = links.reduce((sum, { tsize }) => sum + (tsize ?? 0), size)
   const common = { cid, dagSize, ...metadata(data, cid) }
   switch (data.type) {
     case dataType.file:
     case dataType.raw:
-      return { type: 'file', ...common, ...fileNode(cid, node.links, data) }
+      return { type: 'file', ...common, ...fileNode(cid, links, data) }
     case dataType.directory:
-      return { type: 'directory', ...common, links: node.links, fanout: undefined }
+      return { type: 'directory', ...common, links, fanout: undefined }
     case dataType.hamtShard:
-      return { type: 'directory', ...common, links: node.links, fanout: checkFanout(cid, data) }
+      return { type: 'directory', ...common, links, fanout: checkFanout(cid, data) }
     case dataType.symlink:
-      if (node.links.length > 0) throw badDag(cid, 'symlink with links')
+      if (links.length > 0) throw badDag(cid, 'symlink with links')
       return { type: 'symlink', ...common, target: toUtf8(data.data ?? new Uint8Array(0)) }
     default:
       throw badDag(cid, `UnixFS type ${data.type} is unknown`)

@@ -1,18 +1,15 @@
 /*
- * Sharded directories (unixfs.md §HAMTDirectory): a trie over the MurmurHash3 of the names.
- * Errata 8: the bit field is big-endian with leading zero bytes trimmed; bits are taken from the front of the hash, the
- * high ones first; the prefix has as many hex digits as fanout-1. Every name is checked against its place, so that a few
- * blocks linked again and again cannot pose as an endless directory.
+ * Sharded directories (unixfs.md §HAMTDirectory) read and written; what a shard is stands in shard.ts.
+ * Errata 8: the bit field is big-endian with leading zero bytes trimmed.
  */
-import { fromUtf8 } from '../bytes.ts'
 import { UnavailableError } from '../errors.ts'
 import type { CID } from '../ipld/cid.ts'
 import { encodeNode, type PBLink } from '../ipld/dag-pb.ts'
 import { ahead, type Budget } from './ahead.ts'
 import { type BlockSource, fetchBlock, type FetchOptions } from './blocks.ts'
 import { type Built, type Emit, nodeCid, type Profile } from './build.ts'
-import { badDag, Data, dataType, decodeUnixFS, type DirectoryNode, murmur3 } from './data.ts'
-import { murmur3x64 } from './murmur3.ts'
+import { badDag, Data, dataType, decodeUnixFS, murmur3 } from './data.ts'
+import { asChildShard, checkPlace, NamePath, prefixOf, type Shard, shardLevels, slots } from './shard.ts'
 
 export interface DirEntry {
   name: string
@@ -21,61 +18,8 @@ export interface DirEntry {
   dagSize: number | undefined
 }
 
-/** Buckets of a name, level by level. */
-class Path {
-  readonly #hash: bigint
-  readonly #bits: number
-
-  constructor(name: string, fanout: number) {
-    this.#hash = murmur3x64(fromUtf8(name))
-    this.#bits = Math.log2(fanout)
-  }
-
-  /** Undefined below the last level: the hash has 64 bits. */
-  bucket(depth: number): number | undefined {
-    const low = 64 - this.#bits * (depth + 1)
-    if (low < 0) return undefined
-    return Number((this.#hash >> BigInt(low)) & ((1n << BigInt(this.#bits)) - 1n))
-  }
-}
-
-function prefixDigits(fanout: number): number {
-  return (fanout - 1).toString(16).length
-}
-
-function prefixOf(bucket: number, fanout: number): string {
-  return bucket.toString(16).toUpperCase().padStart(prefixDigits(fanout), '0')
-}
-
-type Shard = DirectoryNode & { fanout: number }
-
-interface Slot {
-  bucket: number
-  /** What follows the prefix; '' is a link to a shard. */
-  name: string
-  link: PBLink
-}
-
-function slots(shard: Shard): Slot[] {
-  const digits = prefixDigits(shard.fanout)
-  const seen = new Set<number>()
-  return shard.links.map((link) => {
-    const prefix = (link.name ?? '').slice(0, digits)
-    const bucket = prefix.length === digits && /^[0-9A-F]+$/.test(prefix) ? Number.parseInt(prefix, 16) : Infinity
-    if (bucket >= shard.fanout)
-      throw badDag(shard.cid, `shard has a link with the bad prefix ${JSON.stringify(prefix)}`)
-    if (seen.has(bucket)) throw badDag(shard.cid, `shard has the bucket ${prefix} twice`)
-    seen.add(bucket)
-    return { bucket, name: (link.name ?? '').slice(digits), link }
-  })
-}
-
 async function childShard(source: BlockSource, parent: Shard, cid: CID, options: FetchOptions): Promise<Shard> {
-  const node = decodeUnixFS(cid, await fetchBlock(source, cid, options))
-  if (node.type !== 'directory' || node.fanout !== parent.fanout)
-    throw badDag(parent.cid, `shard links to ${cid}, which is no shard of fanout ${parent.fanout}`)
-  if (node.links.length === 0) throw badDag(cid, 'empty shard below another one')
-  return node as Shard
+  return asChildShard(parent, decodeUnixFS(cid, await fetchBlock(source, cid, options)))
 }
 
 /** Every entry once, in the order of the trie. Shards are fetched ahead within `budget`. */
@@ -86,7 +30,7 @@ export async function* shardEntries(
   options: FetchOptions,
   above: readonly number[] = [],
 ): AsyncGenerator<DirEntry> {
-  const levels = Math.floor(64 / Math.log2(shard.fanout))
+  const levels = shardLevels(shard)
   if (above.length >= levels) throw badDag(shard.cid, `shards are nested deeper than ${levels}`)
   const fetched = ahead(slots(shard), budget, async (slot) => ({
     slot,
@@ -97,9 +41,7 @@ export async function* shardEntries(
     if (below !== undefined) {
       yield* shardEntries(source, below, budget, options, place)
     } else {
-      const path = new Path(slot.name, shard.fanout)
-      if (place.some((bucket, depth) => path.bucket(depth) !== bucket))
-        throw badDag(shard.cid, `shard holds ${JSON.stringify(slot.name)}, whose hash belongs elsewhere`)
+      checkPlace(shard, slot.name, place)
       yield { name: slot.name, cid: slot.link.cid, dagSize: slot.link.tsize }
     }
   }
@@ -112,7 +54,7 @@ export async function shardLookup(
   name: string,
   options: FetchOptions,
 ): Promise<DirEntry | undefined> {
-  const path = new Path(name, root.fanout)
+  const path = new NamePath(name, root.fanout)
   let shard = root
   for (let depth = 0; ; depth++) {
     const bucket = path.bucket(depth)
@@ -127,7 +69,7 @@ export async function shardLookup(
 interface Placed {
   link: { cid: CID; dagSize: number }
   name: string
-  path: Path
+  path: NamePath
 }
 
 /** Big-endian, leading zero bytes trimmed. */
@@ -179,7 +121,7 @@ export async function buildShards(
   }
 
   return build(
-    entries.map(({ name, cid, dagSize }) => ({ link: { cid, dagSize }, name, path: new Path(name, fanout) })),
+    entries.map(({ name, cid, dagSize }) => ({ link: { cid, dagSize }, name, path: new NamePath(name, fanout) })),
     0,
   )
 }
