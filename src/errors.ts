@@ -16,6 +16,7 @@ export type ErrorCode =
   | 'bad-cid'
   | 'bad-block'
   | 'bad-dag'
+  | 'bad-selector'
   | 'bad-frame'
   | 'bad-message'
   | 'bad-handshake'

@@ -14,9 +14,13 @@ export type Kind = 'null' | 'bool' | 'int' | 'float' | 'string' | 'bytes' | 'lis
 /** One step of a path: a key of a map or an index of a list; '3' finds index 3 and 3 the key '3'. */
 export type Segment = string | number
 
+/** A CID of this copy of multiformats or of another: those have the mark `/`, the very array of their bytes. */
 export function isLink(node: unknown): node is CID {
-  // multiformats' CIDs of another copy of the package have the mark `/` that points at their own bytes.
-  return node instanceof CID || CID.asCID(node) !== null
+  if (node instanceof CID) return true
+  if (typeof node !== 'object' || node === null) return false
+  // No block decodes to a map that holds one array twice, so nothing in a block poses as a link.
+  const { '/': mark, bytes } = node as { '/'?: unknown; bytes?: unknown }
+  return mark instanceof Uint8Array && mark === bytes
 }
 
 export function isList(node: IpldNode): node is readonly IpldNode[] {
