@@ -14,18 +14,27 @@ const { values: flags } = parseArgs({
     kad: { type: 'string' },
     'kad-mode': { type: 'string', default: 'server' },
     nodes: { type: 'string', default: '1' },
+    pubsub: { type: 'string' },
+    'pubsub-sign': { type: 'string', default: 'strict' },
+    'pubsub-version': { type: 'string', default: '1.3.0' },
+    'pubsub-heartbeat-ms': { type: 'string', default: '1000' },
+    'pubsub-idontwant-bytes': { type: 'string', default: '1024' },
+    'pubsub-ids': { type: 'string', default: 'spec' },
   },
 })
 // Helia opens its streams as 1.2.0 whatever it is told, so it can't be held to an older version.
 if (!['1.2', 'none'].includes(flags.bitswap)) throw new Error(`no such bitswap version: ${flags.bitswap}`)
 const fetch = flags.fetch ? await import('./fetch.js') : undefined
 const kad = flags.kad === undefined ? undefined : await import('./kad.js')
+const pubsub = flags.pubsub === undefined ? undefined : await import('./pubsub.js')
+const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`)
 
 /** A node with an identity of its own, and its commands. */
-async function start() {
+async function start(index) {
   const options = await stackOptions(flags, flags.listen)
   if (fetch !== undefined) options.services.fetch = fetch.fetchService()
   if (kad !== undefined) options.services.kad = kad.kadService(flags.kad, flags['kad-mode'])
+  if (pubsub !== undefined) options.services.pubsub = pubsub.pubsubService(flags)
   // Without bitswap this is js-libp2p alone, and Helia is not even loaded.
   const bare = flags.bitswap === 'none'
   const started = bare
@@ -38,14 +47,14 @@ async function start() {
     ...started.commands,
     ...fetch?.fetchCommands(node),
     ...kad?.kadCommands(node),
+    ...pubsub?.pubsubCommands(node, (event, about) => print({ ...about, event, node: index })),
   }
   const about = { peerId: String(node.peerId), addrs: node.getMultiaddrs().map(String) }
   return { about, commands, stop: () => (started.helia ?? node).stop() }
 }
 
 const nodes = []
-for (let i = 0; i < Number(flags.nodes); i++) nodes.push(await start())
-const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`)
+for (let i = 0; i < Number(flags.nodes); i++) nodes.push(await start(i))
 
 async function run({ id, cmd, node = 0, ...params }) {
   try {
