@@ -40,7 +40,7 @@ const types = Object.keys(keyTypes) as KeyType[]
 const made = new Map<KeyType, Promise<PrivateKey>>()
 const keyOf = (type: KeyType): Promise<PrivateKey> => {
   let key = made.get(type)
-  if (key === undefined) made.set(type, (key = generateKey(type)))
+  if (key === undefined) made.set(type, (key = Promise.resolve(generateKey(type))))
   return key
 }
 const message = async (type: KeyType): Promise<WireMessage> =>
