@@ -14,6 +14,7 @@ use crate::{
     host::Host,
     kad,
     protocols::{CHUNK_BYTES, write_zeros},
+    pubsub,
     stack::{Failure, Stack},
 };
 
@@ -56,13 +57,16 @@ pub async fn run(lab: &Lab, request: &Value) -> Result<Value, Failure> {
             let kib: u64 = rss.trim().trim_end_matches(" kB").parse()?;
             Ok(json!({ "rssBytes": kib * 1024, "pid": std::process::id() }))
         }
-        other => match kad::question(request) {
-            Some(question) => {
+        other => {
+            if let Some(question) = kad::question(request) {
                 let wanted = text(request, "peer").filter(|_| other == "findPeer").map(str::to_owned);
-                lab.host.ask(question?, wanted).await
+                return lab.host.ask(question?, wanted).await;
             }
-            None => Err(format!("no such command: {other}").into()),
-        },
+            match pubsub::question(request) {
+                Some(question) => lab.host.gossip(question?).await,
+                None => Err(format!("no such command: {other}").into()),
+            }
+        }
     }
 }
 
@@ -244,7 +248,7 @@ async fn streams(host: &Host, request: &Value) -> Result<Value, Failure> {
 async fn dials(lab: &Lab, request: &Value) -> Result<Value, Failure> {
     let addr = text(request, "addr").ok_or("addr is needed")?;
     let jobs = Jobs(AtomicI64::new(number(request, "count", 1) as i64));
-    let hosts = try_join_all((0..number(request, "parallel", 1)).map(|_| Host::start(&lab.stack, &[]))).await?;
+    let hosts = try_join_all((0..number(request, "parallel", 1)).map(|_| Host::start(&lab.stack, &[], 0))).await?;
     let start = Instant::now();
     let times = try_join_all(hosts.iter().map(|host| async {
         let mut times = Vec::new();

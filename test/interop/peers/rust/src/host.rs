@@ -3,7 +3,7 @@ use std::{collections::HashMap, error::Error, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identify,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, gossipsub, identify,
     multiaddr::Protocol,
     ping,
     swarm::{
@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     kad::{self, Kad, Queries, Question},
-    raw,
+    pubsub, raw,
     stack::{Failure, Stack},
 };
 
@@ -26,6 +26,7 @@ struct Behaviour {
     ping: ping::Behaviour,
     raw: raw::Behaviour,
     kad: Toggle<Kad>,
+    pubsub: Toggle<gossipsub::Behaviour>,
 }
 
 type Dialled = oneshot::Sender<Result<(), String>>;
@@ -35,6 +36,7 @@ enum Order {
     Disconnect(PeerId, oneshot::Sender<()>),
     /// A question to Kademlia, and the peer that it is about where one is wanted.
     Ask(Question, Option<String>, kad::Reply),
+    Gossip(pubsub::Question, pubsub::Reply),
 }
 
 pub struct Host {
@@ -46,7 +48,8 @@ pub struct Host {
 }
 
 impl Host {
-    pub async fn start(stack: &Stack, listen: &[String]) -> Result<Self, Failure> {
+    /// The number of the node is told with its events.
+    pub async fn start(stack: &Stack, listen: &[String], node: usize) -> Result<Self, Failure> {
         let keypair = stack.keypair()?;
         let peer_id = keypair.public().to_peer_id();
         let version = "ipfs/0.1.0".to_owned();
@@ -65,6 +68,11 @@ impl Host {
             kad: match &stack.kad {
                 Some(network) => Some(kad::behaviour(peer_id, network, &stack.kad_mode)?),
                 None => None,
+            }
+            .into(),
+            pubsub: match stack.pubsub.kind.as_str() {
+                "" => None,
+                _ => Some(pubsub::behaviour(&keypair, &stack.pubsub)?),
             }
             .into(),
         };
@@ -91,7 +99,7 @@ impl Host {
         }
         let (orders, taken) = mpsc::unbounded_channel();
         let protocol = stack.kad.as_deref().map(kad::protocol).transpose()?;
-        tokio::spawn(run(swarm, taken, protocol));
+        tokio::spawn(run(swarm, taken, protocol, node));
         Ok(Self { peer_id, addrs, connections, orders })
     }
 
@@ -119,6 +127,12 @@ impl Host {
         Ok(result.await??)
     }
 
+    pub async fn gossip(&self, question: pubsub::Question) -> Result<Value, Failure> {
+        let (reply, result) = oneshot::channel();
+        self.orders.send(Order::Gossip(question, reply)).map_err(|_| "the host stopped")?;
+        Ok(result.await??)
+    }
+
     pub async fn open(&self, peer: PeerId, protocol: &str) -> Result<Stream, Failure> {
         Ok(self.connections.open(peer, protocol).await?)
     }
@@ -129,6 +143,7 @@ async fn run(
     mut swarm: Swarm<Behaviour>,
     mut orders: mpsc::UnboundedReceiver<Order>,
     kad_protocol: Option<StreamProtocol>,
+    node: usize,
 ) {
     let mut queries = Queries::default();
     let mut dials: HashMap<ConnectionId, Dialled> = HashMap::new();
@@ -156,9 +171,20 @@ async fn run(
                     Some(kad) => queries.begin(kad, question, wanted, reply),
                     None => drop(reply.send(Err("this peer runs without --kad".to_owned()))),
                 },
+                Some(Order::Gossip(question, reply)) => drop(reply.send(match swarm.behaviour_mut().pubsub.as_mut() {
+                    Some(gossip) => question(gossip),
+                    None => Err("this peer runs without --pubsub".to_owned()),
+                })),
             },
             event = swarm.select_next_some() => match event {
                 SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => queries.on_event(event),
+                SwarmEvent::Behaviour(BehaviourEvent::Pubsub(event)) => {
+                    let gossip = swarm.behaviour_mut().pubsub.as_mut();
+                    if let Some(mut about) = gossip.and_then(|gossip| pubsub::on_event(gossip, event)) {
+                        about["node"] = node.into();
+                        crate::print(&about);
+                    }
+                }
                 // Who serves it is asked; rust-libp2p leaves that to its user.
                 SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
                     let serves = kad_protocol.as_ref().is_some_and(|name| info.protocols.contains(name));

@@ -4,6 +4,7 @@ mod commands;
 mod host;
 mod kad;
 mod protocols;
+mod pubsub;
 mod raw;
 mod stack;
 
@@ -26,6 +27,7 @@ fn flags() -> Result<(Stack, Vec<String>, usize), Failure> {
         signed_record: false,
         kad: None,
         kad_mode: "server".to_owned(),
+        pubsub: pubsub::Options::default(),
     };
     let mut nodes = 1;
     let mut listen = Vec::new();
@@ -44,6 +46,12 @@ fn flags() -> Result<(Stack, Vec<String>, usize), Failure> {
             "--signed-record" => stack.signed_record = value == "yes",
             "--kad" => stack.kad = Some(value),
             "--kad-mode" => stack.kad_mode = value,
+            "--pubsub" => stack.pubsub.kind = value,
+            "--pubsub-sign" => stack.pubsub.sign = value,
+            "--pubsub-version" => stack.pubsub.version = value,
+            "--pubsub-heartbeat-ms" => stack.pubsub.heartbeat_ms = value.parse()?,
+            "--pubsub-idontwant-bytes" => stack.pubsub.idontwant_bytes = value.parse()?,
+            "--pubsub-ids" => stack.pubsub.ids = value,
             "--nodes" => nodes = value.parse()?,
             "--psk" => stack.psk = Some(value),
             _ => return Err(format!("no such flag: {flag} {value}").into()),
@@ -79,8 +87,8 @@ async fn answer(lab: &Lab, request: &Value) -> Value {
 async fn main() -> Result<(), Failure> {
     let (stack, listen, nodes) = flags()?;
     let mut labs = Vec::new();
-    for _ in 0..nodes {
-        labs.push(Arc::new(Lab { host: Host::start(&stack, &listen).await?, stack: stack.clone() }));
+    for node in 0..nodes {
+        labs.push(Arc::new(Lab { host: Host::start(&stack, &listen, node).await?, stack: stack.clone() }));
     }
     let about = |lab: &Arc<Lab>| json!({ "peerId": lab.host.peer_id.to_string(), "addrs": lab.host.addrs });
     let mut listening = about(labs.first().ok_or("no node")?);

@@ -21,6 +21,8 @@ use libp2p::{
     tcp, tls, websocket, yamux,
 };
 
+use crate::pubsub;
+
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 #[derive(Clone)]
@@ -39,6 +41,7 @@ pub struct Stack {
     pub kad: Option<String>,
     /// `server` or `client`.
     pub kad_mode: String,
+    pub pubsub: pubsub::Options,
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
