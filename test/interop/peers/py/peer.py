@@ -1,6 +1,7 @@
 """A py-libp2p peer driven by one JSON object per line: commands on stdin, answers on stdout, logs on stderr.
 
-The contract is in ../README.md; py has its connect, disconnect, peers, ping, identify, echo, send, stats and stop.
+The contract is in ../README.md; py has its connect, disconnect, peers, ping, identify, echo, send, stats and stop, and
+the commands of pubsub in lab_pubsub.py.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.security.tls.transport import PROTOCOL_ID as TLS
 from libp2p.security.tls.transport import TLSTransport
+from lab_pubsub import Gossip, add_pubsub_flags
 from multiaddr import Multiaddr
 
 CHUNK_BYTES = 64 * 1024
@@ -47,6 +49,7 @@ def flags():
     parser.add_argument("--tls-key")
     parser.add_argument("--tls-ca")
     parser.add_argument("--psk")
+    add_pubsub_flags(parser)
     return parser.parse_args()
 
 
@@ -151,6 +154,7 @@ def split_messages(raw):
 class Lab:
     def __init__(self, host):
         self.host = host
+        self.gossip = None
 
     async def target(self, request):
         if "addr" in request:
@@ -251,10 +255,15 @@ def reason(error):
 async def run(lab, request):
     answer = {}
     try:
-        if request["cmd"] not in COMMANDS:
+        if request["cmd"] not in COMMANDS | Gossip.COMMANDS:
             raise ValueError(f"no such command: {request['cmd']}")
         with trio.fail_after(request.get("timeoutMs", 60_000) / 1000):
-            answer = await getattr(lab, request["cmd"])(request) or {}
+            if request["cmd"] in Gossip.COMMANDS:
+                if lab.gossip is None:
+                    raise ValueError("this peer runs without --pubsub")
+                answer = await getattr(lab.gossip, request["cmd"])(request) or {}
+            else:
+                answer = await getattr(lab, request["cmd"])(request) or {}
         answer["ok"] = True
     except Exception as error:
         answer = {"ok": False, "error": reason(error)}
@@ -268,10 +277,13 @@ async def main():
     async with host.run(listen_addrs=listen), trio.open_nursery() as nursery:
         for protocol, handler in HANDLERS.items():
             host.set_stream_handler(TProtocol(protocol), handler)
+        lab = Lab(host)
+        if options.pubsub:
+            lab.gossip = Gossip(host, options, nursery, show)
+            await lab.gossip.start()
         addrs = [str(addr.decapsulate_code(421)) for addr in host.get_addrs()]
         peer_id = str(host.get_id())
         show({"event": "listening", "peerId": peer_id, "addrs": [f"{addr}/p2p/{peer_id}" for addr in addrs]})
-        lab = Lab(host)
         while line := await trio.to_thread.run_sync(sys.stdin.buffer.readline, abandon_on_cancel=True):
             request = json.loads(line)
             if request["cmd"] == "stop":
