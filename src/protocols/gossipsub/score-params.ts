@@ -3,7 +3,7 @@
  * A topic's parameter that is left out is off: its weight is 0. A group (P1, P2, ...) that has a weight must be whole;
  * that is what go calls validation that is not atomic. Weights and decays are plain numbers, times are milliseconds.
  */
-import { parseIp } from '../../ip.ts'
+import { mappedIp4, parseIp } from '../../ip.ts'
 
 /** What a peer does in one topic. Every weight is 0 (off) unless given. */
 export interface TopicScoreParams {
@@ -160,7 +160,7 @@ export function decayFor(
   return end ** (intervalMs / afterMs)
 }
 
-/** An address block: `192.0.2.1` is one of 32 bits. */
+/** An address block: `192.0.2.1` is one of 32 bits. IPv4 in IPv6 is IPv4. */
 export interface IpBlock {
   readonly bytes: Uint8Array
   readonly bits: number
@@ -270,5 +270,6 @@ function parseBlock(text: string): IpBlock {
   const length = bits === undefined ? most : /^\d{1,3}$/.test(bits) ? Number(bits) : Infinity
   if (bytes === undefined || more.length > 0 || length > most)
     throw new RangeError(`ipColocationFactorAllow has ${JSON.stringify(text)}, want an IP address or a network`)
-  return { bytes, bits: length }
+  const ip4 = length >= 96 ? mappedIp4(bytes) : undefined
+  return ip4 === undefined ? { bytes, bits: length } : { bytes: ip4, bits: length - 96 }
 }
