@@ -16,6 +16,7 @@ export type ErrorCode =
   | 'bad-cid'
   | 'bad-block'
   | 'bad-dag'
+  | 'bad-car'
   | 'bad-selector'
   | 'bad-frame'
   | 'bad-message'

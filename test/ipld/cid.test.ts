@@ -186,9 +186,12 @@ describe('verifyBlock', () => {
   })
 })
 
+/** The first 251 numbers again and again, as the vectors of BLAKE3 have it. */
+function numbers(size: number): Uint8Array {
+  return Uint8Array.from({ length: size }, (_, i) => i % 251)
+}
+
 describe('hash functions', () => {
-  // The first 251 numbers again and again, as the vectors of BLAKE3 have it.
-  const numbers = (size: number) => Uint8Array.from({ length: size }, (_, i) => i % 251)
   test.each([
     // FIPS 180-4 examples
     ['sha2-256', hash.sha256, fromUtf8('abc'), 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'],
