@@ -26,6 +26,12 @@ describe('ids that were seen', () => {
     }
   })
 
+  it('take one place each, however often they are seen again', () => {
+    const seen = new Seen({ ttlMs: 1000, expiry: 'last' })
+    for (let i = 0; i < 100; i++) seen.add('a', 0)
+    expect(seen.size).toBe(1)
+  })
+
   it('are forgotten without being asked for', () => {
     const seen = new Seen({ ttlMs: 1000 })
     for (let i = 0; i < 100; i++) seen.add(`${i}`, i * 10)
