@@ -46,6 +46,10 @@ export interface PeerNode {
   readonly addrs: string[]
   /** Runs one command. Rejects with the peer's own error text, or when the process ends. */
   call(cmd: string, params?: Answer): Promise<Answer>
+  /** What this node told without being asked, oldest first: `{event: 'message', ...}`. */
+  readonly events: readonly Answer[]
+  /** The first event of that name which fits, be it here already or to come. Rejects after 10 s, or when the process ends. */
+  event(name: string, fits?: (event: Answer) => boolean, timeoutMs?: number): Promise<Answer>
 }
 
 export interface Peer extends PeerNode {
@@ -93,6 +97,7 @@ const none: Built = {
   bun: null,
 }
 const logBytes = 16 * 1024
+const eventTimeoutMs = 10_000
 const startTimeoutMs = 30_000
 const stopTimeoutMs = 5000
 
@@ -197,6 +202,51 @@ function ended(child: ChildProcessWithoutNullStreams, graceMs: number): Promise<
   })
 }
 
+/** What one node tells without being asked, kept and waited for. */
+class Events {
+  readonly list: Answer[] = []
+  readonly #waiting = new Set<{ took: (event: Answer) => boolean; reject: (why: Error) => void }>()
+  #gone: Error | undefined
+
+  add(event: Answer): void {
+    this.list.push(event)
+    for (const wait of this.#waiting) if (wait.took(event)) this.#waiting.delete(wait)
+  }
+
+  end(why: Error): void {
+    this.#gone = why
+    for (const wait of this.#waiting) wait.reject(why)
+    this.#waiting.clear()
+  }
+
+  wait(name: string, fits: (event: Answer) => boolean = () => true, timeoutMs = eventTimeoutMs): Promise<Answer> {
+    const wanted = (event: Answer): boolean => event['event'] === name && fits(event)
+    const known = this.list.find(wanted)
+    if (known !== undefined) return Promise.resolve(known)
+    if (this.#gone !== undefined) return Promise.reject(this.#gone)
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#waiting.delete(wait)
+        const last = JSON.stringify(this.list.slice(-3))
+        reject(new Error(`no event ${name} within ${timeoutMs} ms; the last of ${this.list.length}: ${last}`))
+      }, timeoutMs)
+      const wait = {
+        took: (event: Answer): boolean => {
+          if (!wanted(event)) return false
+          clearTimeout(timer)
+          resolve(event)
+          return true
+        },
+        reject: (why: Error): void => {
+          clearTimeout(timer)
+          reject(why)
+        },
+      }
+      this.#waiting.add(wait)
+    })
+  }
+}
+
 /** Starts a peer and waits until it listens. It ends by stop(), and by itself when this process is gone. */
 export async function startPeer(kind: PeerKind, args: string[] = []): Promise<Peer> {
   const [file, before] = command(kind)
@@ -212,12 +262,15 @@ export async function startProcess(kind: Peer['kind'], file: string, args: strin
   let last = 0
   let gone: Error | undefined
   const listening = Promise.withResolvers<Answer>()
+  const told: Events[] = []
+  const eventsOf = (node: number): Events => (told[node] ??= new Events())
 
   const end = (why: Error): void => {
     gone ??= why
     listening.reject(gone)
     for (const call of waiting.values()) call.reject(gone)
     waiting.clear()
+    for (const events of told) events?.end(gone)
   }
   child.on('error', end)
   child.on('exit', (code, signal) => end(new Error(`the ${kind} peer ended (${signal ?? String(code)}): ${log()}`)))
@@ -226,6 +279,7 @@ export async function startProcess(kind: Peer['kind'], file: string, args: strin
   createInterface({ input: child.stdout }).on('line', (line) => {
     const answer = JSON.parse(line) as Answer
     if (answer['event'] === 'listening') return listening.resolve(answer)
+    if (answer['event'] !== undefined) return eventsOf(Number(answer['node'] ?? 0)).add(answer)
     const id = Number(answer['id'])
     const call = waiting.get(id)
     waiting.delete(id)
@@ -254,13 +308,31 @@ export async function startProcess(kind: Peer['kind'], file: string, args: strin
   try {
     type About = { peerId: string; addrs: string[] }
     const { peerId, addrs, nodes: all = [] } = (await listening.promise) as About & { nodes?: About[] }
-    const nodes = all.map(({ peerId: id, addrs: at }, node): PeerNode => ({
+    const nodes = all.map(({ peerId: id, addrs: at }, node): PeerNode => {
+      const events = eventsOf(node)
+      return {
+        kind,
+        peerId: id,
+        addrs: at,
+        call: (cmd, params) => call(cmd, { ...params, node }),
+        events: events.list,
+        event: (...wanted) => events.wait(...wanted),
+      }
+    })
+    const events = eventsOf(0)
+    return {
       kind,
-      peerId: id,
-      addrs: at,
-      call: (cmd, params) => call(cmd, { ...params, node }),
-    }))
-    return { kind, pid: child.pid ?? 0, peerId, addrs, nodes, call, log, stop, [Symbol.asyncDispose]: stop }
+      pid: child.pid ?? 0,
+      peerId,
+      addrs,
+      nodes,
+      call,
+      events: events.list,
+      event: (...wanted) => events.wait(...wanted),
+      log,
+      stop,
+      [Symbol.asyncDispose]: stop,
+    }
   } finally {
     clearTimeout(timer)
   }
