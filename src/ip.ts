@@ -121,13 +121,21 @@ const other6: readonly Block[] = [
   [[0xff], 8], // multicast
 ]
 
+/** Do two addresses of one family share their first `bits`? Those of two families never do. */
+export function samePrefix(a: Uint8Array, b: Uint8Array, bits: number): boolean {
+  return a.length === b.length && startsWith(a, b, bits)
+}
+
+function startsWith(bytes: Uint8Array, prefix: ArrayLike<number>, bits: number): boolean {
+  for (let i = 0; 8 * i < bits; i++) {
+    const mask = 0xff & (0xff << Math.max(0, 8 - (bits - 8 * i)))
+    if ((((bytes[i] ?? 0) ^ (prefix[i] ?? 0)) & mask) !== 0) return false
+  }
+  return true
+}
+
 function within(bytes: Uint8Array, blocks: readonly Block[]): boolean {
-  return blocks.some(([prefix, bits]) =>
-    prefix.every((byte, i) => {
-      const mask = 0xff & (0xff << Math.max(0, 8 - (bits - 8 * i)))
-      return ((bytes[i] ?? 0) & mask) === byte
-    }),
-  )
+  return blocks.some(([prefix, bits]) => startsWith(bytes, prefix, bits))
 }
 
 function judge(bytes: Uint8Array, four: readonly Block[], six: readonly Block[]): boolean {

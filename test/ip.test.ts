@@ -12,6 +12,7 @@ import {
   parseIp,
   parseIp4,
   parseIp6,
+  samePrefix,
 } from '../src/ip.ts'
 
 function bytesOf(text: string): Uint8Array {
@@ -122,5 +123,21 @@ describe('what kind of IP address', () => {
     const bytes = bytesOf(text)
     const found = Object.entries(kinds).filter(([, is]) => is(bytes))
     expect(found.map(([name]) => name)).toEqual(expected)
+  })
+})
+
+describe('samePrefix', () => {
+  it.each([
+    ['10.1.2.3', '10.1.2.3', 32, true],
+    ['10.1.2.3', '10.1.2.2', 31, true],
+    ['10.1.2.3', '10.1.2.2', 32, false],
+    ['10.128.0.0', '10.0.0.0', 8, true],
+    ['10.128.0.0', '10.0.0.0', 9, false],
+    ['1.2.3.4', '200.2.3.4', 0, true],
+    ['2001:db8::1', '2001:db8::2', 64, true],
+    ['2001:db8:0:1::', '2001:db8::', 64, false],
+    ['0.0.0.0', '::', 0, false],
+  ])('of %s and %s over %i bits is %s', (a, b, bits, same) => {
+    expect(samePrefix(bytesOf(a), bytesOf(b), bits)).toBe(same)
   })
 })

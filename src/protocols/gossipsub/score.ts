@@ -2,12 +2,13 @@
  * gossipsub v1.1 (r8) §Peer Scoring: what each peer is worth to us, by what it did. One parameter a line of the spec:
  * P1 to P4 per topic, P5 to P7 for the peer. No clock, no promise: `now` is milliseconds of any clock that only moves on.
  * Counters are those of go's score.go, but for: P3 counts in the mesh only (as in rust and js; go goes on after a
- * PRUNE), a peer is credited once a message (go twice when the first to bring it brings it again), and an address on
- * the allow list does not count in its /64 either.
+ * PRUNE), a peer is credited once a message (go twice when the first to bring it brings it again); second GRAFTs,
+ * PRUNEs and verdicts change nothing.
  */
-import { mappedIp4, formatIp, isLoopback, parseIp } from '../../ip.ts'
+import { Deliveries, type Delivery, type Verdict } from './score-deliveries.ts'
+import { IpGroups, type IpGroup } from './score-ips.ts'
 import { validateScoreParams, validateTopicParams } from './score-params.ts'
-import type { IpBlock, ScoreParams, ScoreSettings, TopicScoreParams, TopicSettings } from './score-params.ts'
+import type { ScoreParams, ScoreSettings, TopicScoreParams, TopicSettings } from './score-params.ts'
 
 /** What a score is made of. p1 to p4 are with their weight and the topic's, p5 to p7 with their weight. */
 export interface PeerScoreParts {
@@ -58,12 +59,6 @@ interface Counters {
   invalidMessageDeliveries: number
 }
 
-/** The peers of one address, or of one /64. */
-interface IpGroup {
-  readonly text: string
-  peers: number
-}
-
 interface Peer {
   readonly name: string
   readonly topics: Map<string, Counters>
@@ -77,33 +72,21 @@ interface Peer {
   leftWith: number
 }
 
-interface Message {
-  readonly id: string
-  verdict: 'validating' | 'valid' | 'invalid' | 'ignored'
-  decidedAt: number
-  readonly expiresAt: number
-  /** Who sent a copy, but for the first during validation. Short: a list is smaller than a set, and as fast. */
-  senders: string[]
-  /** The one seen next. A map could tell the oldest, too, but only past the places of all that were deleted. */
-  next: Message | undefined
-}
-
 export class PeerScore {
   readonly #params: ScoreSettings
   readonly #topics = new Map<string, Topic>()
   readonly #connected = new Map<string, Peer>()
   /** Who left first comes first. */
   readonly #retained = new Map<string, Peer>()
-  readonly #groups = new Map<string, IpGroup>()
-  readonly #messages = new Map<string, Message>()
-  #oldest: Message | undefined
-  #newest: Message | undefined
-  #senders = 0
+  readonly #groups: IpGroups
+  readonly #deliveries: Deliveries
   #refreshAt = -Infinity
 
   /** Throws RangeError that names the parameter and the rule that it breaks. */
   constructor(params: ScoreParams = {}) {
     this.#params = validateScoreParams(params)
+    this.#groups = new IpGroups(this.#params.ipColocationFactorAllow)
+    this.#deliveries = new Deliveries(this.#params)
     for (const [name, of] of this.#params.topics) this.#topics.set(name, { name, params: of })
   }
 
@@ -112,8 +95,8 @@ export class PeerScore {
     return {
       peers: this.#connected.size,
       retained: this.#retained.size,
-      messages: this.#messages.size,
-      senders: this.#senders,
+      messages: this.#deliveries.messages,
+      senders: this.#deliveries.senders,
       ips: this.#groups.size,
     }
   }
@@ -185,46 +168,13 @@ export class PeerScore {
   }
 
   #forget(record: Peer): void {
-    for (const group of record.ips) this.#leave(group)
-    record.ips = []
+    record.ips = this.#groups.move(record.ips, [])
   }
 
-  /**
-   * P6: the addresses that the peer is connected from now, of direct connections only. Those of an IPv6 address count
-   * for its /64, too; loopback does not count (both as in go). Throws TypeError for text that is no IP address.
-   */
+  /** P6: the addresses that the peer is connected from now, directly. Throws TypeError for text that is none. */
   setIps(peer: string, ips: readonly string[]): void {
     const record = this.#connected.get(peer)
-    if (record === undefined) return
-    const texts = new Set(ips.flatMap((ip) => this.#groupsOf(ip)))
-    const stay: IpGroup[] = []
-    for (const group of record.ips) {
-      if (texts.delete(group.text)) stay.push(group)
-      else this.#leave(group)
-    }
-    for (const text of texts) {
-      let group = this.#groups.get(text)
-      if (group === undefined) this.#groups.set(text, (group = { text, peers: 0 }))
-      group.peers++
-      stay.push(group)
-    }
-    record.ips = stay
-  }
-
-  #leave(group: IpGroup): void {
-    group.peers--
-    if (group.peers === 0) this.#groups.delete(group.text)
-  }
-
-  #groupsOf(ip: string): string[] {
-    const parsed = parseIp(ip)
-    if (parsed === undefined) throw new TypeError(`${JSON.stringify(ip)} is no IP address`)
-    const bytes = mappedIp4(parsed) ?? parsed
-    if (isLoopback(bytes) || this.#params.ipColocationFactorAllow.some((block) => contains(block, bytes))) return []
-    if (bytes.length === 4) return [formatIp(bytes)]
-    const net = new Uint8Array(16)
-    net.set(bytes.subarray(0, 8))
-    return [formatIp(bytes), `${formatIp(net)}/64`]
+    if (record !== undefined) record.ips = this.#groups.move(record.ips, ips)
   }
 
   #find(peer: string): Peer | undefined {
@@ -267,69 +217,21 @@ export class PeerScore {
 
   /** A first copy came and is looked at: copies that come meanwhile count as near-first. */
   validating(id: string, now: number): void {
-    if (this.#topics.size > 0 && this.#message(id, now) === undefined) this.#remember(id, now)
-  }
-
-  #message(id: string, now: number): Message | undefined {
-    const message = this.#messages.get(id)
-    return message === undefined || now > message.expiresAt ? undefined : message
-  }
-
-  #remember(id: string, now: number): Message {
-    this.#expire(now)
-    const expiresAt = now + this.#params.seenTtlMs
-    const message: Message = { id, verdict: 'validating', decidedAt: 0, expiresAt, senders: [], next: undefined }
-    this.#messages.set(id, message)
-    if (this.#newest === undefined) this.#oldest = message
-    else this.#newest.next = message
-    this.#newest = message
-    this.#trim()
-    return message
-  }
-
-  #expire(now: number): void {
-    while (this.#oldest !== undefined && now > this.#oldest.expiresAt) this.#dropOldest(this.#oldest)
-  }
-
-  #trim(): void {
-    const { maxMessages, maxSenders } = this.#params
-    while (this.#oldest !== undefined && (this.#messages.size > maxMessages || this.#senders > maxSenders))
-      this.#dropOldest(this.#oldest)
-  }
-
-  #dropOldest(oldest: Message): void {
-    this.#messages.delete(oldest.id)
-    this.#forgetSenders(oldest)
-    this.#oldest = oldest.next
-    if (oldest.next === undefined) this.#newest = undefined
-  }
-
-  #forgetSenders(message: Message): void {
-    this.#senders -= message.senders.length
-    message.senders = []
-  }
-
-  /** False where it sent a copy before, or is nobody. */
-  #sent(message: Message, peer: string): boolean {
-    if (!this.#connected.has(peer) || message.senders.includes(peer)) return false
-    message.senders.push(peer)
-    this.#senders++
-    this.#trim()
-    return true
+    if (this.#topics.size > 0) this.#deliveries.open(id, now)
   }
 
   /** Another copy of a message came. */
   duplicate(id: string, topic: string, peer: string, now: number): void {
-    const message = this.#message(id, now)
+    const delivery = this.#deliveries.get(id, now)
     const params = this.#topics.get(topic)?.params
-    if (message === undefined || params === undefined) return
-    switch (message.verdict) {
+    if (delivery === undefined || params === undefined) return
+    switch (delivery.verdict) {
       case 'validating':
-        this.#sent(message, peer)
+        this.#sent(delivery, peer)
         return
       case 'valid':
-        if (now - message.decidedAt > params.meshMessageDeliveriesWindowMs) this.#forgetSenders(message)
-        else if (this.#sent(message, peer)) this.#meshDelivery(peer, topic)
+        if (now - delivery.decidedAt > params.meshMessageDeliveriesWindowMs) this.#deliveries.forgetSenders(delivery)
+        else if (this.#sent(delivery, peer)) this.#meshDelivery(peer, topic)
         return
       case 'invalid':
         this.invalid(peer, topic)
@@ -338,29 +240,28 @@ export class PeerScore {
     }
   }
 
-  /** The verdict falls once: undefined the second time. */
-  #decide(id: string, verdict: 'valid' | 'invalid' | 'ignored', now: number): Message | undefined {
-    if (this.#topics.size === 0) return undefined
-    const message = this.#message(id, now) ?? this.#remember(id, now)
-    if (message.verdict !== 'validating') return undefined
-    message.verdict = verdict
-    message.decidedAt = now
-    return message
+  /** False where it sent a copy before, or is not connected: strangers take no memory. */
+  #sent(delivery: Delivery, peer: string): boolean {
+    return this.#connected.has(peer) && this.#deliveries.sent(delivery, peer)
+  }
+
+  #decide(id: string, verdict: Verdict, now: number): Delivery | undefined {
+    return this.#topics.size === 0 ? undefined : this.#deliveries.decide(id, verdict, now)
   }
 
   /** The message is valid; `peer` brought it first. Our own messages may come by here, too. */
   delivered(id: string, topic: string, peer: string, now: number): void {
-    const message = this.#decide(id, 'valid', now)
-    if (message === undefined) return
+    const delivery = this.#decide(id, 'valid', now)
+    if (delivery === undefined) return
     const counters = this.#counters(this.#find(peer), topic)
     if (counters !== undefined) {
       const { firstMessageDeliveriesCap } = counters.topic.params
       counters.firstMessageDeliveries = Math.min(counters.firstMessageDeliveries + 1, firstMessageDeliveriesCap)
     }
     this.#meshDelivery(peer, topic)
-    for (const sender of message.senders) if (sender !== peer) this.#meshDelivery(sender, topic)
+    for (const sender of delivery.senders) if (sender !== peer) this.#meshDelivery(sender, topic)
     // Should it bring the message again, it was credited.
-    this.#sent(message, peer)
+    this.#sent(delivery, peer)
   }
 
   /** §P3: a first or near-first delivery by a peer in the mesh. */
@@ -373,17 +274,17 @@ export class PeerScore {
 
   /** The message is invalid: `peer`, who brought it first, and all who sent a copy pay for it. */
   rejected(id: string, topic: string, peer: string, now: number): void {
-    const message = this.#decide(id, 'invalid', now)
-    if (message === undefined) return
+    const delivery = this.#decide(id, 'invalid', now)
+    if (delivery === undefined) return
     this.invalid(peer, topic)
-    for (const sender of message.senders) this.invalid(sender, topic)
-    this.#forgetSenders(message)
+    for (const sender of delivery.senders) this.invalid(sender, topic)
+    this.#deliveries.forgetSenders(delivery)
   }
 
   /** The validator wants nobody to pay or to be paid. */
   ignored(id: string, now: number): void {
-    const message = this.#decide(id, 'ignored', now)
-    if (message !== undefined) this.#forgetSenders(message)
+    const delivery = this.#decide(id, 'ignored', now)
+    if (delivery !== undefined) this.#deliveries.forgetSenders(delivery)
   }
 
   /** There was no time to look at it: as if ignored. */
@@ -442,7 +343,7 @@ export class PeerScore {
       this.#retained.delete(name)
       this.#forget(record)
     }
-    this.#expire(now)
+    this.#deliveries.expire(now)
   }
 
   /** 0 for a peer that nothing is known of. Throws RangeError when the application's own score is not finite. */
@@ -538,13 +439,4 @@ function topicParts(counters: Counters): Parts {
     p3b: part(params.meshFailurePenaltyWeight, counters.meshFailurePenalty),
     p4: part(params.invalidMessageDeliveriesWeight, counters.invalidMessageDeliveries ** 2),
   }
-}
-
-function contains({ bytes, bits }: IpBlock, ip: Uint8Array): boolean {
-  if (bytes.length !== ip.length) return false
-  for (let i = 0; 8 * i < bits; i++) {
-    const mask = 0xff & (0xff << Math.max(0, 8 - (bits - 8 * i)))
-    if ((((bytes[i] ?? 0) ^ (ip[i] ?? 0)) & mask) !== 0) return false
-  }
-  return true
 }
