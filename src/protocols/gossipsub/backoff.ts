@@ -8,7 +8,7 @@ export interface BackoffOptions {
   maxMs?: number
   /** Our own grafts wait so much longer: clocks and wires differ. Default 1 s, a heartbeat. */
   slackMs?: number
-  /** Pairs of topic and peer; about 250 bytes each. Default 65,536. */
+  /** Pairs of topic and peer; about 130 bytes each, and the names. Default 65,536. */
   maxEntries?: number
 }
 

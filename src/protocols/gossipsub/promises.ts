@@ -7,7 +7,7 @@ import type { Random } from '../../env.ts'
 export interface PromisesOptions {
   /** Default 3 s (go-libp2p-pubsub GossipSubIWantFollowupTime). */
   followupMs?: number
-  /** Promises of all peers; what is beyond is not tracked, and counted. About 300 bytes each. Default 16,384. */
+  /** Promises of all peers; what is beyond is not tracked, and counted. About 370 bytes each. Default 16,384. */
   maxPromises?: number
 }
 

@@ -7,7 +7,7 @@
 export interface SeenOptions {
   /** Default 120 s (go-libp2p-pubsub TimeCacheDuration). */
   ttlMs?: number
-  /** Ids; about 110 bytes each with ids of 40. Default 262,144: 2,184 messages a second for the whole window. */
+  /** Ids; about 80 bytes each with ids of 40. Default 262,144: 2,184 messages a second for the whole window. */
   maxEntries?: number
   /** Whether a duplicate makes the window of its id start again (go: Strategy_LastSeen). Default 'first'. */
   expiry?: 'first' | 'last'

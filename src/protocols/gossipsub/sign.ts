@@ -39,7 +39,7 @@ export class AuthorKeys {
   readonly #maxKeys: number
   readonly #keys = new Map<string, PublicKey>()
 
-  /** About 2 KiB each with Ed25519, up to 8 KiB with RSA. */
+  /** About 1.8 KiB each with Ed25519, 4 KiB with RSA of 2048 bits. */
   constructor(maxKeys = 1024) {
     if (!Number.isInteger(maxKeys) || maxKeys < 1) throw new RangeError(`maxKeys of ${maxKeys}, want 1 or more`)
     this.#maxKeys = maxKeys

@@ -5,7 +5,6 @@
  */
 import { concat, empty, fromUtf8, toUtf8 } from '../../bytes.ts'
 import { ProtocolError } from '../../errors.ts'
-import { gatherBytes } from '../../limits.ts'
 import { Reader, Writer } from '../../protobuf.ts'
 import { varintLength, writeVarint } from '../../varint.ts'
 
@@ -515,6 +514,17 @@ class Pen {
   }
 }
 
+/** For text as short as a topic a loop is cheaper than the platform's encoder. */
+function utf8(text: string): Uint8Array {
+  const out = new Uint8Array(text.length)
+  for (let i = 0; i < out.length; i++) {
+    const code = text.charCodeAt(i)
+    if (code > 127) return fromUtf8(text)
+    out[i] = code
+  }
+  return out
+}
+
 /** Bytes that a field of so many bytes takes with its tag (of one byte) and length. */
 export const fieldBytes = (size: number): number => 1 + varintLength(size) + size
 
@@ -523,7 +533,7 @@ export type MessageFields = Omit<WireMessage, 'raw'>
 /** The message's own bytes, its fields in the order of their numbers; what is undefined is not written. */
 export function encodeMessage(message: MessageFields, prefix: Uint8Array = empty): Uint8Array {
   const { from, data, seqno, signature, key } = message
-  const fields = [from, data, seqno, fromUtf8(message.topic), signature, key]
+  const fields = [from, data, seqno, utf8(message.topic), signature, key]
   let size = prefix.length
   for (const field of fields) if (field !== undefined) size += fieldBytes(field.length)
   const pen = new Pen(size)
@@ -599,15 +609,15 @@ export function encodeControl(control: Control): Uint8Array {
           field(w, 0x0a, id)
         })
       }
-      field(w, 0x0a, fromUtf8(topic))
+      field(w, 0x0a, utf8(topic))
     })
   }
-  for (const topic of control.graft?.toReversed() ?? []) nested(w, 0x1a, () => field(w, 0x0a, fromUtf8(topic)))
+  for (const topic of control.graft?.toReversed() ?? []) nested(w, 0x1a, () => field(w, 0x0a, utf8(topic)))
   for (const ids of control.iwant?.toReversed() ?? []) nested(w, 0x12, () => writeIds(w, 0x0a, ids))
   for (const { topic, ids } of control.ihave?.toReversed() ?? []) {
     nested(w, 0x0a, () => {
       writeIds(w, 0x12, ids)
-      field(w, 0x0a, fromUtf8(topic))
+      field(w, 0x0a, utf8(topic))
     })
   }
   return concat(w.finish())
@@ -617,7 +627,7 @@ function encodeSubscription({ subscribe, topic, requestsPartial, supportsSending
   const w = new Writer()
   flag(w, 0x20, supportsSendingPartial)
   flag(w, 0x18, requestsPartial)
-  field(w, 0x12, fromUtf8(topic))
+  field(w, 0x12, utf8(topic))
   flag(w, 0x08, subscribe)
   return concat(w.finish())
 }
@@ -627,19 +637,22 @@ function encodePartial({ topic, groupId, message, metadata }: PartialMessages): 
   field(w, 0x22, metadata)
   field(w, 0x1a, message)
   field(w, 0x12, groupId)
-  if (topic !== undefined) field(w, 0x0a, fromUtf8(topic))
+  if (topic !== undefined) field(w, 0x0a, utf8(topic))
   return concat(w.finish())
 }
 
 export interface OutgoingRpc {
   subscriptions?: readonly Subscription[] | undefined
-  /** Raw messages; those above 2 KiB are not copied. */
+  /** Raw messages; those above 256 bytes are not copied. */
   publish?: readonly Uint8Array[] | undefined
   /** What encodeControl gives. */
   control?: Uint8Array | undefined
   partial?: PartialMessages | undefined
   testExtension?: boolean | undefined
 }
+
+/** Larger content stays where it is: whoever gathers small chunks for the cipher copies it once, not twice. */
+const copiedBytes = 256
 
 /** Chunks for one vectored write, the length prefix among them. Nothing is written to: one frame serves many peers. */
 export function rpcChunks(rpc: OutgoingRpc): Uint8Array[] {
@@ -652,7 +665,7 @@ export function rpcChunks(rpc: OutgoingRpc): Uint8Array[] {
   let large = 0
   for (const [, { length }] of parts) {
     size += fieldBytes(length)
-    if (length > gatherBytes) large += length
+    if (length > copiedBytes) large += length
   }
   // Its number takes a tag of four bytes.
   if (rpc.testExtension === true) size += varintLength(testTag) + 1
@@ -662,7 +675,7 @@ export function rpcChunks(rpc: OutgoingRpc): Uint8Array[] {
   let sent = 0
   for (const [tag, content] of parts) {
     pen.head(tag, content.length)
-    if (content.length > gatherBytes) {
+    if (content.length > copiedBytes) {
       chunks.push(pen.out.subarray(sent, pen.at), content)
       sent = pen.at
     } else {
