@@ -2,6 +2,7 @@
  * pubsub (3A r3, 2020-09-25) §The RPC, gossipsub v1.0 to v1.3, partial messages: the RPC as bytes. One pass by hand:
  * what is beyond the budget is passed over without memory and counted. A sub-message that is sent twice is merged, as
  * protobuf says. Message ids are strings of one char per byte. Fields that we do not know are skipped.
+ * Long, because reading and writing stand side by side, and reading is spelled out for the sake of the budget.
  */
 import { concat, empty, fromUtf8, toUtf8 } from '../../bytes.ts'
 import { ProtocolError } from '../../errors.ts'
