@@ -19,7 +19,8 @@ function json(value: unknown): string {
   return escaped(JSON.stringify(value))
 }
 
-function escaped(text: string): string {
+/** The same JSON, without characters that steer a terminal. */
+export function escaped(text: string): string {
   return text.replaceAll(controls, (c) => `\\u${(c.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}`)
 }
 

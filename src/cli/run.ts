@@ -18,6 +18,7 @@ import {
 } from './args.ts'
 import { add } from './commands/add.ts'
 import { cat } from './commands/cat.ts'
+import { dag } from './commands/dag.ts'
 import { dht } from './commands/dht.ts'
 import { get } from './commands/get.ts'
 import { id } from './commands/id.ts'
@@ -30,7 +31,21 @@ import { routing } from './commands/routing.ts'
 import { serve } from './commands/serve.ts'
 import { Output } from './output.ts'
 
-const commands: readonly Command[] = [id, add, cat, get, ls, serve, ping, perf, ...routing, ...names, ...key, ...dht]
+const commands: readonly Command[] = [
+  id,
+  add,
+  cat,
+  get,
+  ls,
+  serve,
+  ping,
+  perf,
+  ...routing,
+  ...names,
+  ...key,
+  ...dag,
+  ...dht,
+]
 /** First words of commands of two: `key` of `key gen`. */
 const groups = new Set(commands.flatMap(({ name }) => (name.includes(' ') ? [name.split(' ')[0] ?? ''] : [])))
 

@@ -23,6 +23,7 @@ import {
   type Added,
 } from '../unixfs/import.ts'
 import type { ByteSource } from '../unixfs/chunk.ts'
+import type { BlockSource } from '../unixfs/blocks.ts'
 import { parsePath, resolve } from '../unixfs/path.ts'
 import { cat, ls, stat, type Listed, type Stat } from '../unixfs/read.ts'
 import { walk, type WalkEntry } from '../unixfs/walk.ts'
@@ -59,6 +60,12 @@ export interface CatOptions extends FetchOptions {
 /** `CID`, `CID/path`, `/ipfs/CID/path`, or a CID. */
 export type ContentPath = CID | string
 
+/** Blocks from the store, then from the peers. */
+export interface KitSource extends BlockSource {
+  /** Ends what is under way; resolves once all that came from peers is in the store. */
+  end(): Promise<void>
+}
+
 export interface Kit {
   readonly node: Node
   readonly blocks: Blockstore
@@ -86,6 +93,8 @@ export interface Kit {
   stat(path: ContentPath, options?: FetchOptions): Promise<Stat>
   /** The whole tree, parents first: for writing it elsewhere. */
   walk(path: ContentPath, options?: FetchOptions): AsyncGenerator<WalkEntry, void, undefined>
+  /** The blocks themselves, whatever they are; `path` says in errors what they are for. End it when done. */
+  open(path: ContentPath, options?: FetchOptions): Promise<KitSource>
   [Symbol.asyncDispose](): Promise<void>
 }
 
@@ -171,7 +180,7 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
   /** A source that lives as long as one call. */
   async function open(
     path: ContentPath,
-    { peers, timeoutMs = defaultTimeoutMs, signal }: FetchOptions,
+    { peers, timeoutMs = defaultTimeoutMs, signal }: FetchOptions = {},
   ): Promise<Fetching & { end(): Promise<void> }> {
     let asked = routing === undefined && peers === undefined ? node.peers() : undefined
     if (peers !== undefined) {
@@ -285,6 +294,7 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
       throw new UnavailableError('not-found', `nothing at ${String(path)}`)
     },
     walk: (path, fetch = {}) => over(path, fetch, (source, cid) => walk(source, cid, { signal: fetch.signal })),
+    open,
     [Symbol.asyncDispose]() {
       return stop()
     },

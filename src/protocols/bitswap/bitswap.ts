@@ -4,10 +4,10 @@
  * The store is not asked before the network, and received blocks are not put into it: the caller composes.
  */
 import { CID } from 'multiformats/cid'
-import { platformCrypto } from '#crypto'
 import { leash } from '../../deadline.ts'
 import { ClosedError, ProtocolError, TimeoutError, UnavailableError, asError, type Attempt } from '../../errors.ts'
 import type { Connection, Host } from '../../host.ts'
+import { hash, hashers } from '../../ipld/cid.ts'
 import type { PeerId } from '../../peer/id.ts'
 import { getMany, type FetchedBlock, type GetManyOptions } from './get-many.ts'
 import { Responder, type Ledger, type ResponderOptions } from './ledger.ts'
@@ -22,7 +22,7 @@ export type { FetchedBlock, GetManyOptions } from './get-many.ts'
 export interface BitswapOptions extends FetchOptions, ResponderOptions, Partial<NetworkOptions> {
   /** For one block, unless the call says otherwise: 30 s. */
   timeoutMs?: number
-  /** Digests by multihash code, besides sha2-256 and sha2-512. */
+  /** Digests by multihash code, besides those of ipld/cid.ts when this is made. */
   hashers?: ReadonlyMap<number, (data: Uint8Array) => Uint8Array>
 }
 
@@ -157,11 +157,9 @@ class Adapter implements Bitswap {
     for (const name of ['timeoutMs', 'openTimeoutMs', 'sendTimeoutMs', 'frameTimeoutMs', 'inboundStreams'] as const) {
       if (!(this.#options[name] > 0)) throw new RangeError(`${name} is ${this.#options[name]}, want a number above 0`)
     }
-    this.#hashers = new Map([
-      [0x12, (data) => platformCrypto.sha256(data)],
-      [0x13, (data) => platformCrypto.sha512(data)],
-      ...(options.hashers ?? []),
-    ])
+    this.#hashers = new Map([...hashers, ...(options.hashers ?? [])])
+    // An identity CID is its block: nobody is asked for it.
+    this.#hashers.delete(hash.identity)
     const { peerTimeoutMs, peerWindow, peerWindowBytes, broadcast, peerHaves, banMs } = options
     const { wantlistEntries, outstandingBytes, totalOutstandingBytes, lookups, messageBytes } = options
     const asking = given({ peerTimeoutMs, peerWindow, peerWindowBytes, broadcast, peerHaves, banMs })
