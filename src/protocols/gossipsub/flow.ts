@@ -30,8 +30,10 @@ export class Flow {
     const { score, seen, limits, refuse, idOf, signed, selfBytes } = this.#state.parts
     const own = message.from !== undefined && equals(message.from, selfBytes)
     // v1.1: who forwards to us what claims to be ours is lying, or echoes: the id tells which.
-    if (refuse(message) !== undefined) {
-      score.invalid(peer.id, topic)
+    const refused = refuse(message)
+    if (refused !== undefined) {
+      // go-libp2p-pubsub forwards a sequence number of any length: who sent it to us may be honest.
+      if (refused !== 'bad-seqno') score.invalid(peer.id, topic)
       return
     }
     const id = idOf(message)

@@ -3,7 +3,7 @@
  * signatures, asks validators, hands messages to who listens.
  */
 import { platformCrypto } from '#crypto'
-import { equals, fromBigInt, fromUtf8, toBigInt } from '../../bytes.ts'
+import { fromBigInt, fromUtf8, toBigInt } from '../../bytes.ts'
 import { raceAbort } from '../../deadline.ts'
 import type { Timer } from '../../env.ts'
 import { ClosedError, LimitError, UnavailableError, asError } from '../../errors.ts'
@@ -357,10 +357,15 @@ class Adapter implements Gossipsub {
       topic,
       data: content,
       id: idBytes(id),
-      from: from && (equals(from, receivedFrom.bytes) ? receivedFrom : PeerId.decode(from)),
+      from: from && this.#author(message),
       seqno: seqno && toBigInt(seqno),
       receivedFrom,
     }
+  }
+
+  #author(message: WireMessage): PeerId | undefined {
+    const key = this.#keys.of(message)
+    return typeof key === 'string' ? undefined : key.peerId
   }
 
   // Messages out

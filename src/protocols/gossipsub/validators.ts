@@ -2,7 +2,7 @@
  * What the application says of a message before it is handed on and forwarded (gossipsub v1.1 §Extended Validators):
  * accept, reject (the senders are to blame) or ignore. So many at a time, each for so long; what is beyond is throttled.
  */
-import { deadline } from '../../deadline.ts'
+import { deadline, raceAbort } from '../../deadline.ts'
 import type { Env } from '../../env.ts'
 import { asError } from '../../errors.ts'
 import type { PeerId } from '../../peer/id.ts'
@@ -83,40 +83,39 @@ export class Validators {
 
   #run(entry: Entry, message: PubSubMessage, from: PeerId): Verdict | Promise<Verdict> {
     if (entry.running >= entry.concurrency || this.#running >= this.#maxRunning) return 'throttled'
-    const bound = deadline({
-      env: this.#env,
-      timeoutMs: entry.timeoutMs,
-      what: `validating a message of ${message.topic}`,
-    })
+    let bound: ReturnType<typeof deadline> | undefined
+    const env = this.#env
+    const bind = (): ReturnType<typeof deadline> =>
+      (bound ??= deadline({ env, timeoutMs: entry.timeoutMs, what: `validating a message of ${message.topic}` }))
     let said: Validation | Promise<Validation>
     try {
-      said = entry.validator(message, { from, signal: bound.signal })
+      said = entry.validator(message, {
+        from,
+        // Most validators answer at once and never ask for it.
+        get signal() {
+          return bind().signal
+        },
+      })
     } catch (error) {
-      bound.done()
+      bound?.done()
       return this.#failed(message.topic, error)
     }
-    if (!(said instanceof Promise)) {
-      bound.done()
-      return said
-    }
-    return this.#settled(entry, message.topic, said, bound)
+    if (said instanceof Promise) return this.#settled(entry, message.topic, said, bind())
+    bound?.done()
+    return said
   }
 
   async #settled(
     entry: Entry,
     topic: string,
     said: Promise<Validation>,
-    bound: { signal: AbortSignal; done(): void },
+    bound: ReturnType<typeof deadline>,
   ): Promise<Verdict> {
     entry.running++
     this.#running++
     try {
-      return await Promise.race([
-        said,
-        new Promise<never>((_, reject) => {
-          bound.signal.addEventListener('abort', () => reject(asError(bound.signal.reason)), { once: true })
-        }),
-      ])
+      // A validator that hangs is not waited for.
+      return await raceAbort(said, bound.signal)
     } catch (error) {
       return this.#failed(topic, error)
     } finally {
