@@ -450,12 +450,12 @@ class Adapter implements Graphsync, Decider {
     try {
       const verdict = ask(incoming)
       if (!(verdict instanceof Promise)) this.#decided(incoming, request.extensions, verdict, start)
-      else
-        this.#network.run(
-          verdict
-            .then((v) => this.#decided(incoming, request.extensions, v, start), failed)
-            .then(() => this.act(incoming, () => {})),
-        )
+      else {
+        // Nobody waits for a hook that takes for ever.
+        void verdict
+          .then((v) => this.#decided(incoming, request.extensions, v, start), failed)
+          .then(() => this.act(incoming, () => {}))
+      }
     } catch (error) {
       failed(error)
     }

@@ -3,7 +3,7 @@
  * peers' streams read no faster than what they bring is used, blocks looked up. One peer's trouble is its own.
  */
 import { codeOfStream } from '../../close-codes.ts'
-import { asError, ProtocolError } from '../../errors.ts'
+import { asError, errorCode, ProtocolError } from '../../errors.ts'
 import type { Connection, Host, ProtocolStream } from '../../host.ts'
 import { deferred, type Deferred } from '../../inbox.ts'
 import type { CID } from '../../ipld/cid.ts'
@@ -83,7 +83,7 @@ export class Link {
   }
 
   /** A block that came in another message. */
-  elsewhere(key: string): Uint8Array | undefined {
+  elsewhere(key: string): ReturnType<Arrival['get']> {
     for (const arrival of this.arrivals) {
       const block = arrival.get(key)
       if (block !== undefined) return block
@@ -253,7 +253,8 @@ export class Network {
       this.#responder.disconnect(link.id)
       this.#settle()
       link.requests.length = 0
-      this.#lost(link, asError(error))
+      if (errorCode(error) === 'no-protocol') for (const asker of link.askers.values()) asker.fail(asError(error))
+      else this.#lost(link, asError(error))
       if (this.#host.connections(link.peer).length === 0 && this.#links.get(link.id) === link) {
         this.#links.delete(link.id)
         this.#close(link)

@@ -72,20 +72,22 @@ export class Arrival {
     this.#whole = false
   }
 
-  get(key: string): Uint8Array | undefined {
+  /** `fresh`: nobody had it before, so that nobody puts it into the store yet. */
+  get(key: string): { data: Uint8Array; fresh: boolean } | undefined {
     const block = this.#blocks.get(key)
     if (block === undefined) return undefined
-    if (!block.used) {
+    const fresh = !block.used
+    if (fresh) {
       block.used = true
       this.#unused--
     }
-    return block.data
+    return { data: block.data, fresh }
   }
 }
 
 /** What a request says as it goes on. Bytes of blocks and metadata share memory with the message. */
 export type AskEvent =
-  /** `fromPeer`: it came over the wire, hashes to its CID, and is not in the store yet. */
+  /** `fromPeer`: it came over the wire, hashes to its CID, and nobody has put it into the store yet. */
   | { type: 'block'; load: Load; bytes: Uint8Array; index: number; fromPeer: boolean }
   | { type: 'missing'; load: Load }
   /** A matched or passed node, or bytes of a matched file. */
@@ -116,7 +118,7 @@ export interface AskOptions {
   /** Ends the request in good order after this many blocks. */
   maxBlocks: number
   /** Blocks that came with other messages of the same peer. */
-  elsewhere: (key: string) => Uint8Array | undefined
+  elsewhere: (key: string) => { data: Uint8Array; fresh: boolean } | undefined
 }
 
 export type Load = Extract<Step, { kind: 'load' }>
@@ -371,10 +373,8 @@ export class Ask {
       case 'p': {
         this.#followed++
         const key = keyOf(entry.cid)
-        const here = (this.#parts[this.#head] as Part).arrival.get(key)
-        if (here !== undefined) return this.#loaded(load, here, true)
-        const there = this.#options.elsewhere(key)
-        return there === undefined ? this.#local(load, 'unsent') : this.#loaded(load, there, true)
+        const block = (this.#parts[this.#head] as Part).arrival.get(key) ?? this.#options.elsewhere(key)
+        return block === undefined ? this.#local(load, 'unsent') : this.#loaded(load, block.data, block.fresh)
       }
       case 'd':
         break

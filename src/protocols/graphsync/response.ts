@@ -101,6 +101,8 @@ interface Part {
 interface Draft {
   readonly parts: Map<string, Part>
   readonly blocks: { cid: CID; data: Uint8Array }[]
+  /** Keys of the blocks: requests with other dedup keys, or one that is over, may have brought the same one. */
+  readonly keys: Set<string>
   blockBytes: number
   /** Of blocks, and of everything else. */
   bytes: number
@@ -445,11 +447,12 @@ export class Responder {
       return undefined
     }
     const index = ++response.links
+    const key = keyOf(cid.bytes)
     let onWire = false
     if (bytes === undefined) response.missing++
     else {
       account.guess = Math.max(smallestGuessBytes, bytes.length, Math.round((account.guess + bytes.length) / 2))
-      const known = this.#remember(response, keyOf(cid.bytes))
+      const known = this.#remember(response, key)
       onWire = !known && index > response.skip
     }
     const [draft, part] = this.#part(response, onWire && bytes !== undefined ? bytes.length : 0)
@@ -457,7 +460,8 @@ export class Responder {
     part.metadata ??= new MetadataWriter()
     part.metadata.add(cid.bytes, bytes === undefined ? 'm' : 'p')
     this.#charge(account, draft, entryBytes, false)
-    if (onWire && bytes !== undefined) {
+    if (onWire && bytes !== undefined && !draft.keys.has(key)) {
+      draft.keys.add(key)
       draft.blocks.push({ cid, data: bytes })
       draft.blockBytes += bytes.length
       response.blocks++
@@ -489,7 +493,9 @@ export class Responder {
       last.parts.size < partsPerMessage &&
       // The last word of a request, and the first of another under its id, are two messages.
       (part === undefined || part.response === response)
-    const draft = fits ? last : { parts: new Map<string, Part>(), blocks: [], blockBytes: 0, bytes: 0, control: 0 }
+    const draft = fits
+      ? last
+      : { parts: new Map<string, Part>(), blocks: [], keys: new Set(), blockBytes: 0, bytes: 0, control: 0 }
     if (!fits) drafts.push(draft)
     if (!fits || part === undefined) {
       part = { response, metadata: undefined, extensions: undefined, status: status.partial }

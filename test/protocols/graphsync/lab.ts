@@ -67,6 +67,10 @@ export function fan(width: number, size = 100, salt = 0): Block[] {
   return [node({ leaves: leaves.map(({ cid }) => cid) }), ...leaves]
 }
 
+export function rootOf(blocks: readonly Block[]): CID {
+  return (blocks[0] as Block).cid
+}
+
 export async function storeOf(blocks: Iterable<Block> = []): Promise<MemoryBlocks> {
   const store = new MemoryBlocks()
   for (const { cid, bytes } of blocks) await store.put(cid, bytes)
