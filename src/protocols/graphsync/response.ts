@@ -493,9 +493,9 @@ export class Responder {
       last.parts.size < partsPerMessage &&
       // The last word of a request, and the first of another under its id, are two messages.
       (part === undefined || part.response === response)
-    const draft = fits
+    const draft: Draft = fits
       ? last
-      : { parts: new Map<string, Part>(), blocks: [], keys: new Set(), blockBytes: 0, bytes: 0, control: 0 }
+      : { parts: new Map(), blocks: [], keys: new Set(), blockBytes: 0, bytes: 0, control: 0 }
     if (!fits) drafts.push(draft)
     if (!fits || part === undefined) {
       part = { response, metadata: undefined, extensions: undefined, status: status.partial }
