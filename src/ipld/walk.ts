@@ -393,7 +393,8 @@ export function* walk(root: CID, selector: Selector, options: WalkOptions = {}):
 
 function isNew(followed: Set<string>, cid: CID): boolean {
   const { size } = followed
-  return followed.add(cid.toString()).size > size
+  // The bytes as they are: base32 would cost more than the rest of the visit.
+  return followed.add(String.fromCharCode(...cid.bytes)).size > size
 }
 
 /** Whether somebody may look below the node. */
