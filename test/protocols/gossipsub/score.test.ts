@@ -159,6 +159,7 @@ describe('P3, mesh message deliveries', () => {
       },
     ],
     ['no copy', -100, () => undefined],
+    ['a copy of who brought it first', -100, (s) => s.duplicate('1', 't', 'a', 6000)],
     ['a copy of another message', -100, (s) => s.duplicate('2', 't', 'b', 6000)],
   ])('count near-first ones: %s makes %i', (_, made, during) => {
     const score = scored(p3)
@@ -490,6 +491,16 @@ describe('a peer that disconnects', () => {
     expect(score.score('a', 22_001)).toBe(0)
   })
 
+  it('keeps what it delivered in the mesh, for when it is grafted again', () => {
+    const score = scored(p3, { appSpecificScore: () => -1 })
+    for (let i = 0; i < 8; i++) deliver(score, 'a')
+    score.remove('a', 0)
+    score.add('a', 0)
+    score.graft('a', 't', 0)
+    score.refresh(6000)
+    expect(score.score('a', 6000)).toBe(-36 - 1)
+  })
+
   it('is forgotten by the refresh after that time', () => {
     const score = scored(p4, { retainScoreMs: 10_000 })
     score.invalid('a', 't')
@@ -555,7 +566,9 @@ describe('memory', () => {
       for (const peer of ['b', 'c', 'nobody']) score.duplicate(id, 't', peer, 0)
     }
     expect(score.size).toEqual({ peers: 3, retained: 0, messages: 2, senders: 4, ips: 0 })
-    for (const id of ['2', '3']) score.ignored(id, 0)
+    score.ignored('2', 0)
+    expect(score.size.senders).toBe(2)
+    score.rejected('3', 't', 'a', 0)
     expect(score.size.senders).toBe(0)
   })
 
@@ -584,10 +597,11 @@ describe('memory', () => {
     // Many that did nothing can't wash away the bad ones.
     for (let i = 0; i < 100; i++) {
       score.add(`fresh ${i}`, 0)
+      score.setIps(`fresh ${i}`, [`192.0.2.${i}`])
       score.remove(`fresh ${i}`, 0)
     }
     expect([...score.inspect(0).keys()]).toEqual(['bad', 'worse', 'fair'])
-    expect(score.size.retained).toBe(3)
+    expect(score.size).toMatchObject({ retained: 3, ips: 0 })
   })
 
   it('holds no message while no topic is scored', () => {
