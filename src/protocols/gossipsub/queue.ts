@@ -69,6 +69,7 @@ export class PeerQueue {
   /** By message id, in order. */
   readonly #lanes: Record<Lane, Map<string, Waiting>> = { own: new Map(), forwarded: new Map(), reply: new Map() }
   #bytes = 0
+  #ownBytes = 0
   /** Messages that were dropped for want of room or time. */
   dropped = 0
 
@@ -160,6 +161,7 @@ export class PeerQueue {
     }
     this.#lanes[lane].set(id, { raw, since: now, turn })
     this.#bytes += raw.length
+    if (lane === 'own') this.#ownBytes += raw.length
     return true
   }
 
@@ -173,11 +175,13 @@ export class PeerQueue {
     if (waiting === undefined) return
     this.#lanes[lane].delete(id)
     this.#bytes -= waiting.raw.length
+    if (lane === 'own') this.#ownBytes -= waiting.raw.length
   }
 
   #makeRoom(size: number, lane: Lane): boolean {
     const { maxQueueBytes } = this.#limits
-    if (size > maxQueueBytes) return false
+    // Nothing is dropped for what finds no room all the same.
+    if (size > maxQueueBytes - this.#ownBytes) return false
     // Nothing makes room for what is worth less than itself.
     const gives: Lane[] = lane === 'reply' ? [] : ['reply', 'forwarded']
     for (const from of gives) {
