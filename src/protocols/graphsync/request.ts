@@ -8,6 +8,7 @@
 import { equals } from '../../bytes.ts'
 import { ProtocolError, UnavailableError, asError } from '../../errors.ts'
 import type { CID } from '../../ipld/cid.ts'
+import type { Segment } from '../../ipld/model.ts'
 import type { Step, Walk, WalkSummary } from '../../ipld/walk.ts'
 import {
   MetadataReader,
@@ -123,8 +124,11 @@ export interface AskOptions {
 
 export type Load = Extract<Step, { kind: 'load' }>
 
-/** What a store without the block means: the peer has it not; should have sent it; ended before it came to it. */
-type Lack = 'missing' | 'unsent' | 'cut'
+/**
+ * Why the store is asked: the peer did not follow the link; or one above it; should have sent the block; ended before it
+ * came to it.
+ */
+type Lack = 'unfollowed' | 'missing' | 'unsent' | 'cut'
 
 const starved: AskStep = { type: 'starved' }
 
@@ -148,6 +152,12 @@ export function statusError(code: number, what: string): UnavailableError | unde
   }
 }
 
+/** `same`: at the very path, as blocks of a view are. */
+function isBelow(path: readonly Segment[], above: readonly Segment[]): 'yes' | 'same' | 'no' {
+  if (path.length < above.length || above.some((segment, i) => path[i] !== segment)) return 'no'
+  return path.length > above.length ? 'yes' : 'same'
+}
+
 export class Ask {
   readonly #root: CID
   readonly #start: () => Walk
@@ -163,8 +173,8 @@ export class Ask {
   #status: number = status.acknowledged
   #failure: Error | undefined
   #over = false
-  /** Length of the path of the last link that the peer did not follow: what is below comes from the store. */
-  #unfollowed = 0
+  /** Path of a link that the peer did not follow, and the store did: what is below comes from the store. */
+  #unfollowed: readonly Segment[] | undefined
   /** Loads that were answered, and what was told since the last one. */
   #loads = 0
   #told = 0
@@ -244,7 +254,7 @@ export class Ask {
     this.#answer = undefined
     this.#summary = undefined
     this.#status = status.acknowledged
-    this.#unfollowed = 0
+    this.#unfollowed = undefined
     this.#loads = 0
     this.#told = 0
     this.#fresh = undefined
@@ -260,7 +270,10 @@ export class Ask {
     const lack = this.#lack
     if (load === undefined || lack === undefined) return undefined
     this.#lack = undefined
-    if (bytes !== undefined) return this.#loaded(load, bytes, false)
+    if (bytes !== undefined) {
+      if (lack === 'unfollowed') this.#unfollowed = load.path
+      return this.#loaded(load, bytes, false)
+    }
     if (lack === 'unsent') {
       if (!this.#whole) return { type: 'again' }
       return this.#failed(new ProtocolError('bad-message', `peer says that it sent ${load.cid} and did not`))
@@ -355,24 +368,27 @@ export class Ask {
       this.#answer = 'skip'
       return undefined
     }
-    if (this.#unfollowed > 0 && load.path.length > this.#unfollowed) return this.#local(load, 'missing')
+    const below = this.#unfollowed === undefined ? 'no' : isBelow(load.path, this.#unfollowed)
+    if (below === 'yes') return this.#local(load, 'missing')
     const entry = this.#entry()
     if (entry === undefined) return this.#status >= status.completedFull ? this.#cut(load) : starved
     if (!(entry instanceof MetadataReader)) return entry
-    this.#unfollowed = 0
-    entry.next()
     if (!equals(entry.cid, load.cid.bytes)) {
+      // Blocks inside of a view have the path of the view.
+      if (below === 'same') return this.#local(load, 'missing')
       const where = `at /${load.path.join('/')}`
       return this.#failed(new ProtocolError('bad-message', `peer went off the path: want ${load.cid} ${where} next`))
     }
-    switch (entry.action) {
+    this.#unfollowed = undefined
+    const { action } = entry
+    entry.next()
+    switch (action) {
       case 'm':
       case 's':
-        this.#unfollowed = load.path.length
-        return this.#local(load, 'missing')
+        return this.#local(load, 'unfollowed')
       case 'p': {
         this.#followed++
-        const key = keyOf(entry.cid)
+        const key = keyOf(load.cid.bytes)
         const block = (this.#parts[this.#head] as Part).arrival.get(key) ?? this.#options.elsewhere(key)
         return block === undefined ? this.#local(load, 'unsent') : this.#loaded(load, block.data, block.fresh)
       }

@@ -377,8 +377,9 @@ export function decodeCidList(raw: Uint8Array, max: number): string[] {
 /** Goes through the metadata of a decoded response, entry by entry, without making objects of them. */
 export class MetadataReader {
   readonly #scanner: Scanner
+  /** Entries that are left, the current one too. */
   left: number
-  /** Of the entry that next() came to. Shares memory with the frame. */
+  /** Of the current entry, while there is one. Shares memory with the frame. */
   cid: Uint8Array
   action: LinkAction = 'p'
 
@@ -386,18 +387,21 @@ export class MetadataReader {
     this.#scanner = new Scanner(metadata)
     this.left = links
     this.cid = metadata
+    this.#read()
   }
 
-  /** False at the end. */
-  next(): boolean {
-    if (this.left === 0) return false
+  next(): void {
     this.left--
+    this.#read()
+  }
+
+  #read(): void {
+    if (this.left === 0) return
     const s = this.#scanner
     s.head()
     this.cid = s.link('a link of metadata')
     s.head()
     this.action = String.fromCharCode(s.bytes[s.at++] as number) as LinkAction
-    return true
   }
 }
 

@@ -143,7 +143,7 @@ export function metadata(...entries: [CID | Block, LinkAction][]): MetadataWrite
 export function links(response: WireResponse): [cid: string, action: LinkAction][] {
   const out: [string, LinkAction][] = []
   const reader = new MetadataReader(response)
-  while (reader.next()) out.push([String(reader.cid), reader.action])
+  for (; reader.left > 0; reader.next()) out.push([String(reader.cid), reader.action])
   return out
 }
 

@@ -59,7 +59,7 @@ function plain({ requests = [], responses = [], blocks = [] }: OutgoingMessage):
           metadata: r.metadata?.bytes ?? new Uint8Array(0),
           links: r.metadata?.links ?? 0,
         })
-        while (reader.next()) links.push([CID.decode(reader.cid.slice()), reader.action])
+        for (; reader.left > 0; reader.next()) links.push([CID.decode(reader.cid.slice()), reader.action])
         return { reqid: idBytes(r.id), stat: r.status, ...(links.length > 0 && { meta: links }), ...ext(r.extensions) }
       }),
     }),
