@@ -97,6 +97,7 @@ describe('score parameters', () => {
     const full = validateScoreParams({ topicScoreCap: 7 })
     expect(full).toMatchObject({ topicScoreCap: 7, decayIntervalMs: 1000, decayToZero: 0.01, retainScoreMs: 3_600_000 })
     expect(full.appSpecificScore('anybody')).toBe(0)
+    expect(full.behaviourPenaltyDecay ** 600).toBeCloseTo(0.01, 12)
     expect(full.topics.size).toBe(0)
   })
 

@@ -331,6 +331,7 @@ describe('P6, IP colocation', () => {
     ['an address once, however many connections', [['1.2.3.4', '1.2.3.4'], ['1.2.3.4']], [-1, -1, 0, 0]],
     ['the /64 of IPv6', [['2001:db8::1'], ['2001:db8::2'], ['2001:db8:0:1::1']], [-1, -1, 0, 0]],
     ['the IPv6 address and its /64', [['2001:db8::1'], ['2001:DB8:0::1']], [-2, -2, 0, 0]],
+    ['the first address of a /64 and the /64', [['2001:db8::'], ['2001:db8::']], [-2, -2, 0, 0]],
     ['IPv4 in IPv6 as IPv4', [['1.2.3.4'], ['::ffff:1.2.3.4'], ['::ffff:1.2.3.5']], [-1, -1, 0, 0]],
     ['loopback not', [['127.0.0.1'], ['127.0.0.1'], ['::1'], ['::1']], [0, 0, 0, 0]],
   ])('counts %s', (_, ips, scores) => {
@@ -375,6 +376,11 @@ describe('P6, IP colocation', () => {
     score.setIps('a', [])
     expect(score.size.ips).toBe(0)
     score.setIps('nobody', ['1.2.3.4'])
+    expect(score.size.ips).toBe(0)
+    score.setIps('a', ['1.2.3.4'])
+    score.remove('a', 6000)
+    // Back too late, and before any refresh.
+    score.add('a', 11_001)
     expect(score.size.ips).toBe(0)
   })
 
@@ -451,6 +457,7 @@ describe('the score', () => {
     const score = scored(p2)
     for (let i = 0; i < 50; i++) deliver(score, 'a')
     score.remove('c', 0)
+    expect(score.score('a', 0)).toBe(50)
     score.setTopicParams('t', { ...p2, firstMessageDeliveriesWeight: 2, firstMessageDeliveriesCap: 30 })
     expect(score.score('a', 0)).toBe(60)
     score.setTopicParams('new', p4)
@@ -557,6 +564,10 @@ describe('memory', () => {
     expect(score.score('a', 0)).toBe(-2.25)
     score.refresh(20_000)
     expect(score.size).toMatchObject({ messages: 0, senders: 0 })
+    score.validating('1', 20_000)
+    score.validating('2', 21_000)
+    score.refresh(26_000)
+    expect(score.size.messages).toBe(1)
   })
 
   it('holds so many senders over all messages, and only connected ones', () => {
