@@ -169,6 +169,10 @@ describe('the text of a selector', () => {
   })
 })
 
+function wide(members: number): IpldNode {
+  return { '|': Array.from({ length: members }, () => ({ '.': {} })) }
+}
+
 describe('parseSelector', () => {
   it.each<[string, IpldNode]>([
     ['a scalar', 5],
@@ -229,7 +233,6 @@ describe('parseSelector', () => {
     let conditions: IpldNode = { '=': 1 }
     for (let i = 0; i < 300; i++) conditions = { and: [conditions] }
     expect(codeOf(() => parseSelector({ '.': { onlyIf: conditions } }))).toBe('maxNesting')
-    const wide = (n: number) => ({ '|': Array.from({ length: n }, () => ({ '.': {} })) })
     parseSelector(wide(4095))
     expect(codeOf(() => parseSelector(wide(4096)))).toBe('maxClauses')
     expect(codeOf(() => parseSelector(wide(4), { maxClauses: 4 }))).toBe('maxClauses')
