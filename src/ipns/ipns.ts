@@ -11,10 +11,12 @@ import type { PrivateKey } from '../peer/keys.ts'
 import type { RecordStore } from '../store/records.ts'
 import { createRecord, decodeRecord, formatName, nameOf, parseName, validateRecord, type IpnsRecord } from './record.ts'
 
+export { nameRoutings } from './name-routings.ts'
+export { pubsubRouting, type PubsubRouting, type PubsubRoutingOptions, type ValueFetch } from './ipns-pubsub.ts'
 export { ipnsValidator } from './validator.ts'
 export { formatName, nameOf, parseName, type IpnsRecord } from './record.ts'
 
-/** Where records travel: a Dht is one. */
+/** Where records travel: a Dht is one, pubsubRouting() another, nameRoutings() several at once. */
 export interface NameRouting {
   /** The best record under the key. Rejects with UnavailableError `not-found` where there is none. */
   get(key: Uint8Array, options: { signal?: AbortSignal | undefined }): Promise<Uint8Array>

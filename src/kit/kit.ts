@@ -6,11 +6,14 @@
 import { UnavailableError, asError } from '../errors.ts'
 import type { Dht } from '../dht/dht.ts'
 import type { Discoverer } from '../discovery/discovery.ts'
+import type { NameRouting } from '../ipns/ipns.ts'
 import type { CID } from '../ipld/cid.ts'
 import type { Multiaddr } from '../multiaddr.ts'
 import { createNode, type Node, type NodeOptions } from '../node.ts'
 import type { PeerId } from '../peer/id.ts'
+import { generateKey } from '../peer/keys.ts'
 import { createBitswap, type Bitswap, type BitswapOptions, type BitswapSession } from '../protocols/bitswap/bitswap.ts'
+import type { Gossipsub } from '../protocols/gossipsub/gossipsub.ts'
 import type { BlockOptions, BlockPair, Blockstore } from '../store/blocks.ts'
 import { MemoryBlocks } from '../store/memory-blocks.ts'
 import { memoryRecords } from '../store/records.ts'
@@ -29,6 +32,9 @@ import { cat, ls, stat, type Listed, type Stat } from '../unixfs/read.ts'
 import { walk, type WalkEntry } from '../unixfs/walk.ts'
 import { Patience } from './patience.ts'
 import type { ProviderSearch } from './provider-search.ts'
+import type { ContentTopic } from './pubsub-content.ts'
+import { topicMethods, type TopicMethods } from './pubsub-methods.ts'
+import type { KitPubsub, PubsubOptions } from './pubsub.ts'
 import { createRouting, type Routing, type RoutingOptions } from './routing.ts'
 import { fetching, type Fetching } from './source.ts'
 
@@ -36,6 +42,8 @@ export interface KitOptions extends NodeOptions, RoutingOptions {
   /** Where blocks lie; default in memory. A repo (rhiza/repo) gives its blocks. */
   repo?: { readonly blocks: Blockstore }
   bitswap?: BitswapOptions
+  /** GossipSub: topics, and what goes over them. Default false: none. */
+  pubsub?: boolean | PubsubOptions
   /** Tells the DHT of the roots that are added, and again every so long. Default 22 h; false: not at all. */
   provideEveryMs?: number | false
   /** Hears of each root that the DHT was told of, and how many peers took it. */
@@ -66,12 +74,18 @@ export interface KitSource extends BlockSource {
   end(): Promise<void>
 }
 
-export interface Kit {
+export interface Kit extends TopicMethods {
   readonly node: Node
   readonly blocks: Blockstore
   readonly bitswap: Bitswap
   /** Where options.dht asks for it. */
   readonly dht: Dht | undefined
+  /** Where options.pubsub asks for it. */
+  readonly pubsub: Gossipsub | undefined
+  /** Where IPNS records travel: the DHT, topics (options.pubsub.names), or both. For createNames() of rhiza/ipns. */
+  readonly nameRouting: NameRouting | undefined
+  /** Where options.pubsub.announcements asks for it. */
+  readonly announcements: ContentTopic | undefined
   /** What finds peers: its events say whom, and by what. */
   readonly discovery: Discoverer | undefined
   start(): Promise<void>
@@ -108,14 +122,37 @@ async function* noting(pairs: Iterable<BlockPair> | AsyncIterable<BlockPair>, ci
   }
 }
 
+/** What is found over topics counts like the rest. */
+function overTopics(
+  { discovery = [], content = [], ...options }: KitOptions,
+  topics: KitPubsub | undefined,
+): RoutingOptions {
+  return {
+    ...options,
+    discovery: topics?.discovery === undefined ? discovery : [...discovery, topics.discovery],
+    content: topics?.announcements === undefined ? content : [...content, topics.announcements],
+  }
+}
+
 /** Rejects like createNode. Nothing is open until start. */
 export async function createKit(options: KitOptions = {}): Promise<Kit> {
-  const { repo, bitswap: bitswapOptions, provideEveryMs, onProvided, ...nodeOptions } = options
-  const node = await createNode(nodeOptions)
+  const { repo, bitswap: bitswapOptions, pubsub: wanted = false, provideEveryMs, onProvided, ...nodeOptions } = options
+  // It signs messages, too.
+  const privateKey = options.privateKey ?? (wanted === false ? undefined : generateKey())
+  const node = await createNode({ ...nodeOptions, ...(privateKey && { privateKey }) })
   const blocks = repo?.blocks ?? new MemoryBlocks()
   const bitswap = createBitswap({ host: node, blocks, ...bitswapOptions })
-  const routing = await createRouting(node, options, options.records)
+  const topics =
+    wanted === false || privateKey === undefined
+      ? undefined
+      : await (await import('./pubsub.ts')).createPubsub(node, privateKey, wanted === true ? {} : wanted)
+  const routing = await createRouting(node, overTopics(options, topics), options.records)
   const dht = routing?.dht
+  const nameRoutes = [dht, topics?.names].filter((one) => one !== undefined)
+  const nameRouting =
+    nameRoutes.length > 1
+      ? (await import('../ipns/name-routings.ts')).nameRoutings(nameRoutes, node.env)
+      : nameRoutes[0]
   const records = options.records ?? memoryRecords({ env: node.env })
   const announcing = dht === undefined || provideEveryMs === false ? undefined : await import('./announcer.ts')
   const announcer =
@@ -247,6 +284,7 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
   async function stop(): Promise<void> {
     await announcer?.stop()
     await routing?.stop()
+    await topics?.stop()
     await bitswap.stop()
     await node.stop()
   }
@@ -263,10 +301,15 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
     blocks,
     bitswap,
     dht,
+    pubsub: topics?.gossipsub,
+    nameRouting,
+    announcements: topics?.announcements,
     discovery: routing?.discovery,
+    ...topicMethods(topics?.gossipsub, () => node.env.clock.wallTime()),
     async start() {
       bitswap.start()
       await node.start()
+      topics?.start()
       await routing?.start()
       announcer?.start()
     },

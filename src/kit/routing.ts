@@ -4,11 +4,17 @@
  */
 import { sleep } from '../deadline.ts'
 import type { Dht, DhtMode, DhtOptions, PeerInfo } from '../dht/dht.ts'
+import { asError } from '../errors.ts'
 import type { Discoverer, Discovery, DiscoveryOptions } from '../discovery/discovery.ts'
 import type { MdnsOptions } from '../discovery/mdns/mdns.ts'
 import type { CID } from '../ipld/cid.ts'
 import type { Node } from '../node.ts'
 import type { RecordStore } from '../store/records.ts'
+
+/** Who has what: a Dht is one. */
+export interface ContentRouting {
+  findProviders(cid: CID, options: { signal?: AbortSignal; count?: number }): AsyncIterable<PeerInfo>
+}
 
 export interface RoutingOptions {
   /** The DHT: its mode, or more about it. Default false: none. */
@@ -19,6 +25,8 @@ export interface RoutingOptions {
   mdns?: boolean | MdnsOptions | undefined
   /** Other ways to find peers. */
   discovery?: readonly Discovery[] | undefined
+  /** Others who know who has what, asked before the DHT; one that fails is left out. */
+  content?: readonly ContentRouting[] | undefined
   /** How peers that are found are dialled. */
   discovering?: DiscoveryOptions | undefined
 }
@@ -73,8 +81,9 @@ export async function createRouting(
   options: RoutingOptions,
   records: RecordStore | undefined,
 ): Promise<Routing | undefined> {
-  const { dht: wanted = false, bootstrap = [], mdns = false, discovery: own = [] } = options
-  if (wanted === false && bootstrap.length === 0 && mdns === false && own.length === 0) return undefined
+  const { dht: wanted = false, bootstrap = [], mdns = false, discovery: own = [], content = [] } = options
+  const lists = [bootstrap, own, content]
+  if (wanted === false && mdns === false && lists.every(({ length }) => length === 0)) return undefined
   const dht = wanted === false ? undefined : await dhtOf(node, wanted, records)
   const sources = await sourcesOf(options, dht)
   const { createDiscovery } = await import('../discovery/discovery.ts')
@@ -111,6 +120,14 @@ export async function createRouting(
       await dht?.stop()
     },
     async *providers(cid, signal) {
+      for (const one of content) {
+        try {
+          yield* one.findProviders(cid, { signal, count: providersWanted })
+        } catch (error) {
+          if (signal.aborted) return
+          node.env.trace?.('kit.search-failed', { cid: cid.toString(), error: asError(error) })
+        }
+      }
       if (dht === undefined) {
         // Those that come within the first seconds are asked as they come.
         await until(() => false, startedAt + newcomersMs, signal)
