@@ -2,9 +2,9 @@
  * IPNS records (ipfs/specs ipns-record.md, 2025-02-28): a signed pointer from a key to a path, of which the one with the
  * highest sequence counts. Written with the legacy V1 fields, as Kubo writes them, or without; read by V2 alone.
  */
-import { encode as encodeCbor, decode as decodeCbor } from '@ipld/dag-cbor'
 import { concat, equals, fromUtf8, toUtf8 } from '../bytes.ts'
 import { ProtocolError, asError } from '../errors.ts'
+import { decodeCbor, encodeCbor } from '../ipld/cbor.ts'
 import { PeerId } from '../peer/id.ts'
 import { decodePublicKey, type PrivateKey, type PublicKey } from '../peer/keys.ts'
 import { bytes, int32, limited, message, uint64 } from '../protobuf.ts'
