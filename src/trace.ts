@@ -57,6 +57,7 @@ export const traceEvents = {
   'gossipsub.bad-data': 'the data of a message is not what the transform reads: peer, error',
   'gossipsub.validator-failed': 'a validator threw, or took too long: topic, error',
   'gossipsub.handler-threw': 'a handler of a topic threw: topic, error',
+  'gossipsub.app-score-failed': 'appSpecificScore threw, or gave no number: peer, error',
   'gossipsub.listener-threw': 'a listener of an event of GossipSub threw: event, error',
   'gossipsub.partial-failed': 'a partial message could not be taken or answered: peer, error',
   'gossipsub.exchange-failed': 'a peer that another named could not be reached: error',

@@ -54,7 +54,7 @@ export class Flow {
       return
     }
     if (this.#openBytes + message.raw.length > limits.maxCheckingBytes) {
-      score.throttled(id, now)
+      // Nothing is said of the id: it is not known to be genuine, and could be that of a message to come.
       this.#state.parts.promises.throttled(peer.id)
       return
     }

@@ -6,7 +6,7 @@ import { platformCrypto } from '#crypto'
 import { fromBigInt, fromUtf8, toBigInt } from '../../bytes.ts'
 import { raceAbort } from '../../deadline.ts'
 import type { Timer } from '../../env.ts'
-import { ClosedError, LimitError, UnavailableError, asError } from '../../errors.ts'
+import { ClosedError, LimitError, ProtocolError, UnavailableError, asError } from '../../errors.ts'
 import { Events } from '../../events.ts'
 import type { Host } from '../../host.ts'
 import { cleanClose, deferred, type Deferred } from '../../inbox.ts'
@@ -17,6 +17,7 @@ import type {
   GossipsubEvents,
   GossipsubOptions,
   GossipsubStats,
+  PartialExtension,
   PublishOptions,
   PublishResult,
   SubscribeOptions,
@@ -123,7 +124,7 @@ class Adapter implements Gossipsub {
     }
     const { seenTtlMs, historyLength, historyGossip, heartbeatIntervalMs, iwantFollowupMs } = this.#params
     const { random } = host.env
-    this.#score = new PeerScore({ seenTtlMs, ...options.score })
+    this.#score = new PeerScore({ seenTtlMs, ...options.score, appSpecificScore: (peer) => this.#appScore(peer) })
     this.#seen = new Seen({ ttlMs: seenTtlMs, maxEntries: maxSeen })
     this.#cache = new MessageCache({ history: historyLength, gossip: historyGossip, maxBytes: maxCacheBytes })
     for (const given of options.directPeers ?? []) {
@@ -149,7 +150,10 @@ class Adapter implements Gossipsub {
       refuse: (message) => this.#refuse(message),
       signed: signing === 'StrictSign',
       exchanged: (peer) => this.#exchanged(peer),
-      extensions: options.partial === undefined ? {} : { partialMessages: true },
+      extensions: {
+        ...(options.partial && { partialMessages: true }),
+        ...(options.testExtension === true && { testExtension: true }),
+      },
     })
     const linking: LinkOptions = { ...linkDefaults, ...chosen(this.#options, linkDefaults) }
     if (options.maxRpcBytes === undefined)
@@ -171,6 +175,18 @@ class Adapter implements Gossipsub {
 
   get #now(): number {
     return this.#host.env.clock.now()
+  }
+
+  /** The application's own mistake must not stop the heartbeat: then its opinion does not count. */
+  #appScore(peer: string): number {
+    try {
+      const value = this.#options.score?.appSpecificScore?.(peer) ?? 0
+      if (Number.isFinite(value)) return value
+      throw new RangeError(`appSpecificScore of ${peer} is ${value}, want a finite number`)
+    } catch (error) {
+      this.#host.env.trace?.('gossipsub.app-score-failed', { peer, error: asError(error) })
+      return 0
+    }
   }
 
   start(): void {
@@ -231,7 +247,7 @@ class Adapter implements Gossipsub {
     const now = this.#now
     if (now >= this.#router.deadline) {
       this.#router.tick(now)
-      this.#options.partial?.heartbeat()
+      this.#partialEvent({ kind: 'heartbeat' })
     }
     this.#changed()
   }
@@ -255,7 +271,8 @@ class Adapter implements Gossipsub {
       case 'mesh': {
         const { topic, joined, by } = event
         const peer = this.#links.peer(event.peer) ?? PeerId.parse(event.peer)
-        this.#host.env.trace?.(joined ? 'gossipsub.grafted' : 'gossipsub.pruned', { peer, topic, by })
+        if (joined) this.#host.env.trace?.('gossipsub.grafted', { peer, topic, by })
+        else this.#host.env.trace?.('gossipsub.pruned', { peer, topic, by })
         this.#events.emit('mesh', { peer, topic, joined, by })
         break
       }
@@ -268,8 +285,21 @@ class Adapter implements Gossipsub {
         break
       }
       default: {
-        this.#options.partial?.event(event)
+        this.#partialEvent(event)
       }
+    }
+  }
+
+  /** The application of partial messages may fail at it, and nothing else does. */
+  #partialEvent(event: Parameters<PartialExtension['event']>[0] | { kind: 'heartbeat' }): void {
+    try {
+      if (event.kind === 'heartbeat') this.#options.partial?.heartbeat()
+      else this.#options.partial?.event(event)
+    } catch (error) {
+      const peer = 'peer' in event ? event.peer : undefined
+      this.#host.env.trace?.('gossipsub.partial-failed', { peer, error: asError(error) })
+      if (event.kind !== 'partial' || !(error instanceof ProtocolError)) return
+      this.#router.invalidPartial(event.peer, event.partial.topic ?? '')
     }
   }
 

@@ -106,6 +106,7 @@ export class Links {
       () => host.unhandle(protocols),
       host.on('connection:open', (connection) => this.#connected(connection)),
       host.on('peer:identify', ({ connection }) => this.#identified(connection)),
+      host.on('connection:close', ({ peer }) => this.#router.moved(peer.toString(), this.#ips(peer))),
       host.on('peer:disconnect', (peer) => this.#disconnected(peer)),
     )
     for (const connection of host.connections()) {
@@ -144,13 +145,22 @@ export class Links {
         paused: undefined,
       })
     }
-    const ips: string[] = []
+    this.#router.connected(
+      id,
+      { bytes: peer.bytes, outbound: direction === 'outbound', ips: this.#ips(peer) },
+      this.#now,
+    )
+    this.#events.changed()
+  }
+
+  /** Where a peer is connected from, for the score's P6. */
+  #ips(peer: PeerId): string[] {
+    const ips = new Set<string>()
     for (const { remoteAddr } of this.#host.connections(peer)) {
       const ip = ipOf(remoteAddr)
-      if (ip !== undefined) ips.push(formatIp(ip))
+      if (ip !== undefined) ips.add(formatIp(ip))
     }
-    this.#router.connected(id, { bytes: peer.bytes, outbound: direction === 'outbound', ips }, this.#now)
-    this.#events.changed()
+    return [...ips]
   }
 
   #identified({ peer, protocols }: Connection): void {

@@ -116,6 +116,11 @@ export class Router {
     score.setIps(id, ips)
   }
 
+  /** One of its connections is gone: these are the addresses of the others. */
+  moved(id: string, ips: readonly string[]): void {
+    if (ips.length > 0 && this.#state.peers.get(id) !== undefined) this.#state.parts.score.setIps(id, ips)
+  }
+
   /** Our stream to it is open. Its first RPC says what we are subscribed to. */
   opened(id: string, version: Version, now: number): void {
     const peer = this.#state.peers.get(id)
@@ -142,6 +147,8 @@ export class Router {
     for (const [topic, peers] of this.#meshes.mesh) if (peers.has(id)) this.#meshes.drop(topic, id, 'peer')
     for (const { peers } of this.#meshes.fanout.values()) peers.delete(id)
     peer.queue = new PeerQueue(this.#state.parts.limits)
+    // What waited for it never came.
+    this.#state.events.push({ kind: 'partial-peer-gone', peer: id })
   }
 
   /** The last connection to it is gone. */
@@ -153,7 +160,6 @@ export class Router {
     this.#state.peers.delete(peer)
     this.#state.parts.score.remove(id, now)
     for (const topic of topics) this.#state.events.push({ kind: 'subscription', peer: id, topic, subscribed: false })
-    this.#state.events.push({ kind: 'partial-peer-gone', peer: id })
   }
 
   // What a peer sends
@@ -368,6 +374,18 @@ export class Router {
         peer !== undefined && (this.#state.sendsPartialTo(peer, topic) || this.#state.requestsPartialFrom(peer, topic))
       )
     })
+  }
+
+  /** How we exchange parts of a topic; undefined: not at all. */
+  ownPartial(topic: string): Readonly<OwnTopic> | undefined {
+    const own = this.#state.own.get(topic)
+    if (own === undefined || this.#state.parts.extensions?.partialMessages !== true) return undefined
+    return own.requestsPartial || own.supportsPartial ? own : undefined
+  }
+
+  /** What a peer sent of a topic's parts is not what it should be: that counts like an invalid message. */
+  invalidPartial(id: string, topic: string): void {
+    this.#state.parts.score.invalid(id, topic)
   }
 
   /** Whether a peer wants parts, not only their metadata. */
