@@ -289,7 +289,7 @@ export function* walk(root: CID, selector: Selector, options: WalkOptions = {}):
         if (isLink(node)) {
           cid = node
           seen = undefined
-          if (!visitOnce || segment === undefined || isNew(followed, cid)) {
+          if (!visitOnce || isNew(followed, cid)) {
             meter.ask()
             block = meter.block(yield new Load(cid, path))
             if (block !== undefined) seen = codecs.decode(cid, block)
