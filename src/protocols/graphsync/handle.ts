@@ -165,8 +165,12 @@ export class Handle implements GraphsyncRequest, Asker {
   #lost: Error | undefined
   #retries = 0
   #paused = false
+  #pausedByPeer = false
   #suspended = false
   #heard = false
+  /** Something of use came, or was used up, since the peer was waited for last; and when it was waited for first since. */
+  #fed = true
+  #since = 0
   #wake: Deferred<void> | undefined
   #pulling = false
   #mode: 'open' | 'iterated' | 'draining' = 'open'
@@ -232,6 +236,8 @@ export class Handle implements GraphsyncRequest, Asker {
       const link = network.link(peer)
       this.#link = link
       this.#heard = false
+      this.#fed = true
+      this.#pausedByPeer = false
       link.askers.set(wireId, this)
       network.say(link, { id: wireId, type: 'n', priority: this.#options.priority, root, selector, extensions })
     } catch (error) {
@@ -265,6 +271,9 @@ export class Handle implements GraphsyncRequest, Asker {
   receive(response: WireResponse, arrival: Arrival): void {
     this.#heard = true
     if (response.links > 0) this.#retries = 0
+    // Words alone do not keep a request alive; a pause has a patience of its own.
+    if (response.links > 0 || (response.status === status.paused && !this.#pausedByPeer)) this.#fed = true
+    this.#pausedByPeer = response.status === status.paused
     this.#ask.receive(response, arrival)
     if (this.#parts.hooks.response !== undefined) {
       const { extensions: raw } = response
@@ -471,10 +480,15 @@ export class Handle implements GraphsyncRequest, Asker {
     this.#wake = deferred()
     const woken = this.#wake.promise
     if (this.#link !== undefined) network.starving(this.#link, this)
-    const waitMs = this.#paused ? Infinity : this.#ask.status === status.paused ? pausedTimeoutMs : idleTimeoutMs
+    const now = host.env.clock.now()
+    if (this.#fed) this.#since = now
+    this.#fed = false
+    const waitMs = this.#pausedByPeer ? pausedTimeoutMs : idleTimeoutMs
     // While we connect, connecting has a deadline of its own.
-    if (waitMs !== Infinity && this.#link !== undefined)
-      this.#late.set(waitMs, () => this.fail(new TimeoutError(`waiting for the answer to ${this.#parts.root}`, waitMs)))
+    if (!this.#paused && this.#link !== undefined)
+      this.#late.set(Math.max(0, this.#since + waitMs - now), () =>
+        this.fail(new TimeoutError(`waiting for the answer to ${this.#parts.root}`, waitMs)),
+      )
     await woken
     this.#late.clear()
   }

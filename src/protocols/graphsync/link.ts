@@ -58,22 +58,24 @@ export class Outbound {
     return stream
   }
 
-  /** Writes one message; resolves when the wire took it. One call at a time. */
+  /** Writes one message; resolves when the wire took it. Rejects with TimeoutError where it does not. One call at a time. */
   async send(message: Uint8Array[]): Promise<void> {
     this.#idle.clear()
     const stream = this.#stream ?? (await this.#open())
     const { sendTimeoutMs, idleStreamMs } = this.#options
     let timer: Timer | undefined
+    let late: TimeoutError | undefined
     try {
       const written = stream.write(...prefixed(...message))
-      timer = this.#host.env.clock.setTimer(sendTimeoutMs, () =>
-        stream.reset(0, new TimeoutError('sending a GraphSync message', sendTimeoutMs)),
-      )
+      timer = this.#host.env.clock.setTimer(sendTimeoutMs, () => {
+        late = new TimeoutError('sending a GraphSync message', sendTimeoutMs)
+        stream.reset(0, late)
+      })
       await written
     } catch (error) {
       if (this.#stream === stream) this.#stream = undefined
       stream.reset()
-      throw error
+      throw late ?? error
     } finally {
       timer?.cancel()
     }

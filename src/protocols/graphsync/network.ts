@@ -3,7 +3,7 @@
  * peers' streams read no faster than what they bring is used, blocks looked up. One peer's trouble is its own.
  */
 import { codeOfStream } from '../../close-codes.ts'
-import { asError, errorCode, ProtocolError } from '../../errors.ts'
+import { asError, errorCode, ProtocolError, TimeoutError } from '../../errors.ts'
 import type { Connection, Host, ProtocolStream } from '../../host.ts'
 import { deferred, type Deferred } from '../../inbox.ts'
 import type { CID } from '../../ipld/cid.ts'
@@ -235,7 +235,8 @@ export class Network {
         const message = { ...reply?.message, requests }
         const send = (): Promise<void> => link.outbound.send(encodeMessage(message))
         await send().catch((error: unknown) => {
-          if (this.#links.get(link.id) !== link || this.#host.connections(link.peer).length === 0) throw error
+          const gone = this.#links.get(link.id) !== link || this.#host.connections(link.peer).length === 0
+          if (gone || error instanceof TimeoutError) throw error
           // The peer may have let go of an idle stream: once more on a fresh one.
           return send()
         })
