@@ -4,7 +4,7 @@ import { concat, fromUtf8 } from '../../src/bytes.ts'
 import { ProtocolError, TimeoutError, errorCode } from '../../src/errors.ts'
 import type { ProtocolStream } from '../../src/host.ts'
 import { encodeCbor } from '../../src/ipld/cbor.ts'
-import { CID, cidOf, codec } from '../../src/ipld/cid.ts'
+import { cidOf, codec, type CID } from '../../src/ipld/cid.ts'
 import type { IpldNode } from '../../src/ipld/model.ts'
 import { createNode, type Node } from '../../src/node.ts'
 import { createGraphsync, type Graphsync, type GraphsyncOptions } from '../../src/protocols/graphsync/graphsync.ts'
@@ -383,12 +383,13 @@ it('the thousandth request of a peer is refused with a status', async () => {
   await leave(v, asker)
 })
 
+const many = (n: number): OutgoingMessage => ({
+  requests: Array.from({ length: 2000 }, (_, i) => request(n * 2000 + i, stray.cid)),
+})
+
 it('who asks without end and never reads is not read either', async () => {
   const v = await sync(dag)
   const asker = await hostile(v, undefined, true)
-  const many = (n: number): OutgoingMessage => ({
-    requests: Array.from({ length: 2000 }, (_, i) => request(n * 2000 + i, stray.cid)),
-  })
   let sent = 0
   const flood = (async () => {
     for (; sent < 100; sent++) await asker.say(many(sent))

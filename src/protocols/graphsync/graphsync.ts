@@ -241,7 +241,7 @@ class Adapter implements Graphsync, Decider {
   readonly #responder: Responder
   readonly #network: Network
   readonly #incoming = new Map<Response, Incoming>()
-  #asked = 0
+  readonly #asked = new Set<Handle>()
   #state: 'new' | 'started' | 'stopped' = 'new'
 
   constructor(host: Host, blocks: Pick<Blockstore, 'get' | 'putMany'>, options: GraphsyncOptions) {
@@ -279,7 +279,9 @@ class Adapter implements Graphsync, Decider {
 
   async stop(): Promise<void> {
     this.#state = 'stopped'
-    await this.#network.stop(new ClosedError('graphsync is stopped', { by: 'local', code: 0 }, 'stopped'))
+    const reason = new ClosedError('graphsync is stopped', { by: 'local', code: 0 }, 'stopped')
+    for (const handle of this.#asked) handle.fail(reason)
+    await this.#network.stop(reason)
   }
 
   request(
@@ -300,8 +302,7 @@ class Adapter implements Graphsync, Decider {
     if (!(maxBlocks >= 1)) throw new RangeError(`maxBlocks is ${maxBlocks}, want a number of at least 1`)
     const parsed = parseSelector(selector, this.#parsing())
     const { visits } = options
-    this.#asked++
-    return new Handle(
+    const handle = new Handle(
       {
         host: this.#host,
         network: this.#network,
@@ -311,7 +312,7 @@ class Adapter implements Graphsync, Decider {
         selector: encodeCbor(bare(selector)),
         start: () => walk(root, parsed, { ...this.#walking(budget), visits }),
         hooks: this.#hooks,
-        over: () => void this.#asked--,
+        over: (it) => void this.#asked.delete(it),
       },
       {
         extensions: options.extensions ?? {},
@@ -324,6 +325,8 @@ class Adapter implements Graphsync, Decider {
         retries: this.#options.retries,
       },
     )
+    if (!handle.over) this.#asked.add(handle)
+    return handle
   }
 
   #parsing(): ParseOptions {
@@ -350,7 +353,7 @@ class Adapter implements Graphsync, Decider {
 
   stats(): GraphsyncStats {
     return {
-      asked: this.#asked,
+      asked: this.#asked.size,
       bufferedBytes: this.#network.bufferedBytes,
       answering: this.#responder.requests,
       outstandingBytes: this.#responder.outstandingBytes,

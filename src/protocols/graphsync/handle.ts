@@ -146,7 +146,7 @@ export interface HandleParts {
   start: () => Walk
   hooks: AskHooks
   /** It is over. */
-  over: () => void
+  over: (handle: Handle) => void
 }
 
 export class Handle implements GraphsyncRequest, Asker {
@@ -214,6 +214,10 @@ export class Handle implements GraphsyncRequest, Asker {
       })
     }
     return this.#done.promise
+  }
+
+  get over(): boolean {
+    return this.#over
   }
 
   get unanswered(): boolean {
@@ -538,6 +542,6 @@ export class Handle implements GraphsyncRequest, Asker {
     this.#options.signal?.removeEventListener('abort', this.#abort)
     if (result === undefined) this.#done.reject(error ?? new ClosedError('request is over', { by: 'local', code: 0 }))
     else this.#done.resolve(result)
-    this.#parts.over()
+    this.#parts.over(this)
   }
 }

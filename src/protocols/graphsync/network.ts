@@ -144,12 +144,12 @@ export class Network {
     )
   }
 
+  /** Requests of ours are to be ended before. */
   async stop(reason: Error): Promise<void> {
     this.#running = false
     for (const undo of this.#undo.splice(0)) undo()
     this.#stopping.abort(reason)
     for (const link of this.#links.values()) {
-      for (const asker of link.askers.values()) asker.fail(reason)
       this.#responder.disconnect(link.id)
       this.#close(link)
     }
