@@ -54,13 +54,16 @@ export interface GossipsubOptions extends Partial<GossipParams>, Partial<RouterL
   maxCacheBytes?: number
   /** Peers whose PRUNE names others that we connect to, at a time. Default 8. */
   maxExchangeDials?: number
-  /** Pieces of messages (partial messages): what partialMessages() gives. */
+  /** Parts of messages instead of whole ones: what partialParts() of rhiza/gossipsub/partial gives. */
   partial?: PartialExtension
+  /** v1.3's extension that does nothing, to see that extensions work. Default false. */
+  testExtension?: boolean
 }
 
 /** The part of rhiza/gossipsub/partial that the router talks to. */
 export interface PartialExtension {
   attach(router: Router, changed: () => void): void
+  /** What it throws is traced; a ProtocolError counts like an invalid message of the peer. */
   event(event: Extract<RouterEvent, { kind: 'partial' | 'partial-gossip' | 'partial-peer-gone' }>): void
   heartbeat(): void
 }

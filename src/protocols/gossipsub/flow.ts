@@ -188,7 +188,7 @@ export class Flow {
     if (seen.has(id, now)) return undefined
     const { topic, raw } = message
     if (!this.#meshes.mesh.has(topic)) this.#meshes.refreshFanout(topic, now)
-    const published: Published = { recipients: [], subscribers: 0, belowThreshold: 0, queueFull: 0 }
+    const published: Published = { recipients: [], subscribers: 0, belowThreshold: 0, queueFull: 0, wantParts: 0 }
     for (const peer of this.#state.peers.of(topic)) {
       if (peer.version === undefined) continue
       published.subscribers++
@@ -196,7 +196,10 @@ export class Flow {
     }
     for (const peer of this.#receivers(topic, params.floodPublish, now)) {
       if (peer.unwanted.has(id)) continue
-      if (this.#state.sendsPartialTo(peer, topic)) continue
+      if (this.#state.sendsPartialTo(peer, topic)) {
+        published.wantParts++
+        continue
+      }
       if (!peer.queue.message(id, raw, 'own', now)) {
         published.queueFull++
         continue

@@ -437,7 +437,7 @@ class Adapter implements Gossipsub {
     const published = this.#router.publish(id, message, allowNone, this.#now)
     const result = { topic, id: own.id, recipients: [] as PeerId[], duplicate: published === undefined }
     if (published === undefined) return result
-    const { recipients, subscribers, belowThreshold, queueFull } = published
+    const { recipients, subscribers, belowThreshold, queueFull, wantParts } = published
     if (recipients.length === 0 && !allowNone) {
       if (subscribers === 0) {
         throw new UnavailableError(
@@ -446,6 +446,12 @@ class Adapter implements Gossipsub {
         )
       }
       if (queueFull > 0) throw new LimitError('maxQueueBytes', this.#limit('maxQueueBytes'), message.raw.length)
+      if (wantParts > 0) {
+        throw new UnavailableError(
+          'refused',
+          `the ${wantParts} peers in topic ${topic} that we would send to want parts: publish a group of them, or with allowNone`,
+        )
+      }
       throw new UnavailableError(
         'refused',
         `of the ${subscribers} peers in topic ${topic} ${belowThreshold} have a score below ${this.#thresholds.publish}, the publish threshold: see scores()`,

@@ -94,6 +94,8 @@ export interface Published {
   subscribers: number
   belowThreshold: number
   queueFull: number
+  /** Those that want parts instead (partial messages). */
+  wantParts: number
 }
 
 export class State {
