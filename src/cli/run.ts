@@ -27,6 +27,7 @@ import { ls } from './commands/ls.ts'
 import { name as names } from './commands/name.ts'
 import { perf } from './commands/perf.ts'
 import { ping } from './commands/ping.ts'
+import { pubsub } from './commands/pubsub.ts'
 import { routing } from './commands/routing.ts'
 import { serve } from './commands/serve.ts'
 import { Output } from './output.ts'
@@ -45,6 +46,7 @@ const commands: readonly Command[] = [
   ...key,
   ...dag,
   ...dht,
+  ...pubsub,
 ]
 /** First words of commands of two: `key` of `key gen`. */
 const groups = new Set(commands.flatMap(({ name }) => (name.includes(' ') ? [name.split(' ')[0] ?? ''] : [])))

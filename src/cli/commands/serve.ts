@@ -7,6 +7,7 @@ import { UsageError, listOf, multiaddrOf, stopTimeoutMs, type Command, type Cont
 import { certificateOf, certificateOptions } from '../certificate.ts'
 import { dhtOf, findingOf, findingOptions, recordsOf } from '../network.ts'
 import { keyNamed } from './name.ts'
+import { topicOf } from './pubsub.ts'
 
 const firstPort = 4001
 /** Ports that are tried before the system is asked for any. */
@@ -88,7 +89,7 @@ function untilAborted(signal: AbortSignal): Promise<void> {
 export const serve: Command = {
   name: 'serve',
   summary: 'run a node that serves the blocks of this repo until Ctrl-C',
-  usage: '[--listen MULTIADDR]... [--dht MODE] [--bootstrap ADDR]... [--mdns] [--perf]',
+  usage: '[--listen MULTIADDR]... [--dht MODE] [--bootstrap ADDR]... [--mdns] [--topic T]... [--perf]',
   more: [
     'Addresses are /ip4/HOST/tcp/PORT, for WebSocket and browsers /ip4/HOST/tcp/PORT/ws, with a certificate',
     '/ip4/HOST/tcp/PORT/tls/ws; port 0 is any free one.',
@@ -111,12 +112,19 @@ export const serve: Command = {
     },
     ...certificateOptions,
     ...findingOptions,
+    topic: {
+      type: 'string',
+      multiple: true,
+      value: 'TOPIC',
+      help: 'be in this topic of GossipSub, and hand its messages on; repeatable',
+    },
     perf: { type: 'boolean', help: 'let every peer measure with rhiza perf: it costs bandwidth' },
   },
   arity: [0, 0],
   async run(context) {
     const { options, out, repoPath, signal } = context
     const listen = listOf(options, 'listen').map((addr) => multiaddrOf('--listen', addr))
+    const topics = listOf(options, 'topic').map((topic) => topicOf('--topic', topic))
     const certified = await certificateOf(context, listen)
     const repo = await openRepo(repoPath, {
       onCorrupt: (_error, cid) =>
@@ -124,14 +132,20 @@ export const serve: Command = {
     })
     try {
       const found = await networkOf(context, repo)
-      const network = certified === undefined ? found : { ...found, transports: certified.transports }
+      const network = {
+        ...found,
+        ...(certified && { transports: certified.transports }),
+        ...(topics.length > 0 && { pubsub: true }),
+      }
       const kit = listen.length > 0 ? await startOn(repo, listen, network) : await startSomewhere(repo, network)
       const names = await republishing(kit, repo)
+      for (const topic of topics) kit.pubsub?.relay(topic)
       if (options['perf'] === true) servePerf(kit.node)
       const peerId = kit.node.peerId.toString()
       const addrs = kit.node.addrs().map(String)
       const text = [`peer id  ${peerId}`, ...addrs.map((a) => `address  ${a}`)].join('\n')
       await out.result({ event: 'listening', peerId, addrs }, text)
+      if (topics.length > 0) out.note(`in ${topics.length === 1 ? 'topic' : 'topics'} ${topics.join(', ')}`)
       out.note(`serving ${repoPath}; Ctrl-C stops`)
       await untilAborted(signal)
       // A peer that does not take its goodbye must not keep us.
