@@ -21,6 +21,7 @@ const names = [
   'unixfs-add',
   'cold-start',
   'kad',
+  'gossipsub',
   'size',
 ] as const
 const here = fileURLToPath(new URL('.', import.meta.url))

@@ -136,10 +136,18 @@ const profiles = process.env['RHIZA_BENCH_PROFILES']
 
 /** `--bitswap none` leaves Helia out of js. */
 export async function start(kind: Kind, args: string[] = []): Promise<Peer> {
-  if (kind !== 'rhiza') return startPeer(kind, args)
-  if (profiles === undefined) return startProcess('rhiza', process.execPath, [(await install()).peer, ...args])
-  const profile = ['--cpu-prof', `--cpu-prof-dir=${profiles}`]
-  return startProcess('rhiza', process.execPath, [...profile, join(root, 'bench/peer.ts'), ...args])
+  return kind === 'rhiza' ? startOwn('peer', args) : startPeer(kind, args)
+}
+
+/** gossip-peer.ts: several nodes in one process. */
+export const startGossip = (args: string[]): Promise<Peer> => startOwn('gossip-peer', args)
+
+async function startOwn(name: (typeof scripts)[number], args: string[]): Promise<Peer> {
+  const [flags, file] =
+    profiles === undefined
+      ? [[], join((await install()).path, `${name}.js`)]
+      : [['--cpu-prof', `--cpu-prof-dir=${profiles}`], join(root, 'bench', `${name}.ts`)]
+  return startProcess('rhiza', process.execPath, [...flags, file, ...args])
 }
 
 export interface Pair {
@@ -217,11 +225,12 @@ export function temporary(): TemporaryDirectory {
 }
 
 export interface Installed {
-  /** A project that has the package in its node_modules. */
+  /** A project that has the package in its node_modules, and `scripts` as .js beside it. */
   path: string
-  /** peer.ts over that package: built, as users run it; stripping types leaves a heap that is dearer to collect. */
-  peer: string
 }
+
+/** Run over that package: built, as users run it; stripping types leaves a heap that is dearer to collect. */
+const scripts = ['peer', 'gossip-peer'] as const
 
 /** Where another script has installed it already. */
 const shared = process.env['RHIZA_BENCH_INSTALLED']
@@ -229,11 +238,9 @@ let installed: Promise<Installed> | undefined
 
 /** The package as users get it: built, packed and installed from a copy of the sources, so that our dist/ stays. */
 export function install(): Promise<Installed> {
-  installed ??= shared === undefined ? pack(temporary().path) : Promise.resolve(at(shared))
+  installed ??= shared === undefined ? pack(temporary().path) : Promise.resolve({ path: shared })
   return installed
 }
-
-const at = (path: string): Installed => ({ path, peer: join(path, 'peer.js') })
 
 async function pack(path: string): Promise<Installed> {
   const source = join(path, 'source')
@@ -249,12 +256,12 @@ async function pack(path: string): Promise<Installed> {
   const flags = ['--omit=dev', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund']
   await run('npm', ['install', ...flags, `./${name}-${version}.tgz`], { cwd: path, env })
   const dist = pathToFileURL(join(path, 'node_modules', name ?? '', 'dist')).href
-  const { code } = await transform(readFileSync(join(root, 'bench/peer.ts'), 'utf8'), {
-    loader: 'ts',
-    target: 'es2023',
-  })
-  writeFileSync(at(path).peer, code.replaceAll(/"\.\.\/src\/(.*)\.ts"/g, `"${dist}/$1.js"`))
-  return at(path)
+  for (const script of scripts) {
+    const text = readFileSync(join(root, `bench/${script}.ts`), 'utf8')
+    const { code } = await transform(text, { loader: 'ts', target: 'es2023' })
+    writeFileSync(join(path, `${script}.js`), code.replaceAll(/"\.\.\/src\/(.*)\.ts"/g, `"${dist}/$1.js"`))
+  }
+  return { path }
 }
 
 /** A process until its first line, in milliseconds, and its memory a second later, in bytes; it is ended then. */

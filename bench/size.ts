@@ -10,10 +10,14 @@ import { builtPeers } from '../test/interop/peers.ts'
 import { bench, install, interleave, progress, root, type Sample } from './lib.ts'
 
 const rhizaBase = `export { createNode } from './src/node.ts'`
+const rhizaRouted = `${rhizaBase}; export { createDht } from './src/dht/dht.ts'
+export { createGossipsub } from './src/protocols/gossipsub/gossipsub.ts'`
 const rhizaContent = `${rhizaBase}; export { createKit } from './src/kit/kit.ts'`
 const jsBase = `
 export { noise } from '@libp2p/noise'; export { yamux } from '@libp2p/yamux'; export { createLibp2p } from 'libp2p'
 export { identify } from '@libp2p/identify'; export { ping } from '@libp2p/ping'; export { webSockets } from '@libp2p/websockets'`
+const jsRouted = `${jsBase}
+export { kadDHT } from '@libp2p/kad-dht'; export { gossipsub } from '@libp2p/gossipsub'`
 const jsContent = `${jsBase}
 export { withBitswap } from '@helia/bitswap'; export { withLibp2pLight } from '@helia/libp2p'
 export { unixfs } from '@helia/unixfs'; export { createHeliaLight } from 'helia'`
@@ -78,14 +82,18 @@ void bench('size', { rounds: 1, seconds: 300 }, async ({ kinds }) => {
   progress(`installed: ${rhiza.packages} packages, ${rhiza.install.toFixed(1)} MB`)
   const measure = async (kind: string): Promise<Sample> => {
     const at = kind === 'rhiza' ? root : (builtPeers().jsDir ?? '')
-    const [base, content] = kind === 'rhiza' ? [rhizaBase, rhizaContent] : [jsBase, jsContent]
-    const [ofBase, ofContent] = [await bundle(base, at), await bundle(content, at)]
+    const own = kind === 'rhiza'
+    const ofBase = await bundle(own ? rhizaBase : jsBase, at)
+    const ofRouted = await bundle(own ? rhizaRouted : jsRouted, at)
+    const ofContent = await bundle(own ? rhizaContent : jsContent, at)
     return {
       'bundle: noise, yamux, identify, ping': ofBase.initial,
       'bundle: noise, yamux, identify, ping, all': ofBase.total,
+      'bundle: and kad, gossipsub': ofRouted.initial,
+      'bundle: and kad, gossipsub, all': ofRouted.total,
       'bundle: and bitswap, unixfs': ofContent.initial,
       'bundle: and bitswap, unixfs, all': ofContent.total,
-      ...(kind === 'rhiza' && rhiza),
+      ...(own && rhiza),
     }
   }
   const less = { better: 'lower' } as const
@@ -94,6 +102,8 @@ void bench('size', { rounds: 1, seconds: 300 }, async ({ kinds }) => {
     install: { unit: 'MB', ...less },
     'bundle: noise, yamux, identify, ping': { unit: 'kB gzip', ...less },
     'bundle: noise, yamux, identify, ping, all': { unit: 'kB gzip', ...less },
+    'bundle: and kad, gossipsub': { unit: 'kB gzip', ...less },
+    'bundle: and kad, gossipsub, all': { unit: 'kB gzip', ...less },
     'bundle: and bitswap, unixfs': { unit: 'kB gzip', ...less },
     'bundle: and bitswap, unixfs, all': { unit: 'kB gzip', ...less },
   }

@@ -64,6 +64,9 @@ type request struct {
 	Parts []*string `json:"parts"`
 	Eager bool      `json:"eager"`
 
+	// Storms.
+	PerSecond float64 `json:"perSecond"`
+
 	// DAGs and GraphSync.
 	Codec                string                     `json:"codec"`
 	Hash                 string                     `json:"hash"`
@@ -157,7 +160,6 @@ func main() {
 		defer out.Unlock()
 		os.Stdout.Write(append(line, '\n'))
 	}
-	labs := []*lab{}
 	about := []answer{}
 	for node := range *nodes {
 		p, err := start(opts, *keyType, listen, *recorded)

@@ -37,7 +37,9 @@ func init() {
 type gossipOptions struct {
 	kind, sign, version, partial   *string
 	heartbeatMs, idontwantBytes    *int
+	maxBytes                       *int
 	score, trace, px, floodPublish *bool
+	testExtension                  *bool
 }
 
 func gossipFlags() *gossipOptions {
@@ -48,9 +50,11 @@ func gossipFlags() *gossipOptions {
 		partial:        flag.String("pubsub-partial", "", "request or support: partial messages in every topic"),
 		heartbeatMs:    flag.Int("pubsub-heartbeat-ms", 1000, "between two heartbeats"),
 		idontwantBytes: flag.Int("pubsub-idontwant-bytes", 1024, "messages of this size and more make an IDONTWANT"),
+		maxBytes:       flag.Int("pubsub-max-bytes", pubsub.DefaultMaxMessageSize, "of one RPC"),
 		score:          flag.Bool("pubsub-score", false, "score peers"),
 		trace:          flag.Bool("pubsub-trace", false, "events for RPCs, grafts, prunes, and messages rejected or known"),
 		px:             flag.Bool("pubsub-px", false, "tell of peers in a PRUNE"),
+		testExtension:  flag.Bool("pubsub-test-extension", false, "speak the test extension of 1.3.0"),
 		floodPublish:   flag.Bool("pubsub-flood-publish", false, "send own messages to all peers of a topic"),
 	}
 }
@@ -94,7 +98,7 @@ func newGossip(p *lab, options *gossipOptions) (*gossip, error) {
 		lab: p, options: options, topics: map[string]*pubsub.Topic{}, subs: map[string]*pubsub.Subscription{},
 		meshes: map[string]map[peer.ID]bool{}, scores: map[peer.ID]*pubsub.PeerScoreSnapshot{}, assumed: map[peer.ID]float64{},
 	}
-	opts := []pubsub.Option{pubsub.WithRawTracer(tracer{g})}
+	opts := []pubsub.Option{pubsub.WithRawTracer(tracer{g}), pubsub.WithMaxMessageSize(*options.maxBytes)}
 	switch *options.sign {
 	case "strict":
 		opts = append(opts, pubsub.WithMessageSignaturePolicy(pubsub.StrictSign))
@@ -125,6 +129,11 @@ func newGossip(p *lab, options *gossipOptions) (*gossip, error) {
 			pubsub.WithPeerExchange(*options.px), pubsub.WithFloodPublish(*options.floodPublish))
 		if *options.score {
 			opts = append(opts, g.scoring()...)
+		}
+		if *options.testExtension {
+			opts = append(opts, pubsub.WithTestExtension(pubsub.TestExtensionConfig{
+				OnReceiveTestExtension: func(from peer.ID) { p.emit("testExtension", answer{"peer": from.String()}) },
+			}))
 		}
 		if *options.partial != "" {
 			g.partial = newPartials(g)
@@ -254,7 +263,12 @@ func cmdSub(_ context.Context, g *gossip, r *request) (answer, error) {
 			if err != nil {
 				return
 			}
-			if m.ReceivedFrom != g.lab.host.ID() {
+			if m.ReceivedFrom == g.lab.host.ID() {
+				continue
+			}
+			if strings.HasPrefix(r.Topic, stormTopics) {
+				counted(m.Data)
+			} else {
 				g.lab.emit("message", aboutMessage(m))
 			}
 		}

@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { createLibp2p } from 'libp2p'
 import { stackFlags, stackOptions } from './stack.js'
+import { stormCommands } from './storm.js'
 import { serve, streamCommands } from './streams.js'
 
 const { values: flags } = parseArgs({
@@ -49,8 +50,9 @@ async function start(index) {
     ...kad?.kadCommands(node),
     ...pubsub?.pubsubCommands(node, (event, about) => print({ ...about, event, node: index })),
   }
+  if (pubsub !== undefined) Object.assign(commands, stormCommands(() => nodes.map((each) => each.node)))
   const about = { peerId: String(node.peerId), addrs: node.getMultiaddrs().map(String) }
-  return { about, commands, stop: () => (started.helia ?? node).stop() }
+  return { about, commands, node, stop: () => (started.helia ?? node).stop() }
 }
 
 const nodes = []

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { gossipsub, StrictNoSign, StrictSign, TopicValidatorResult } from '@libp2p/gossipsub'
+import { counted, stormTopics } from './storm.js'
 
 const policies = { strict: StrictSign, none: StrictNoSign }
 const floodsub = '/floodsub/1.0.0'
@@ -53,6 +54,10 @@ function validate(_peer, { data }) {
 export function pubsubCommands(node, emit) {
   const { pubsub } = node.services
   pubsub.addEventListener('gossipsub:message', ({ detail: { propagationSource, msgId, msg } }) => {
+    if (msg.topic.startsWith(stormTopics)) {
+      counted(msg.data)
+      return
+    }
     const signed = msg.type === 'signed'
     emit('message', {
       topic: msg.topic,
