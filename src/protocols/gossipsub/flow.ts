@@ -63,17 +63,16 @@ export class Flow {
     if (known === undefined) this.#open.set(id, incoming)
     this.#openBytes += message.raw.length
     peer.checking++
-    if (known === undefined) this.#dontSend(id, message, peer.id)
     this.#state.events.push({ kind: 'incoming', incoming })
     // Without signatures the id is the content: nothing can be claimed falsely.
     if (!signed) this.claim(incoming, now)
   }
 
-  /** v1.2 §IDONTWANT: right away, before validation. */
-  #dontSend(id: string, { topic, raw }: WireMessage, sender: string | undefined): void {
+  /** v1.2 §IDONTWANT. */
+  #dontSend(id: string, { topic, raw }: WireMessage, senders?: ReadonlySet<string>): void {
     if (raw.length < this.#state.parts.params.idontwantThresholdBytes) return
     for (const member of this.#meshes.mesh.get(topic) ?? []) {
-      const peer = member === sender ? undefined : this.#state.peers.get(member)
+      const peer = senders?.has(member) === true ? undefined : this.#state.peers.get(member)
       if (peer?.version === undefined || peer.version < 12 || this.#state.requestsPartialFrom(peer, topic)) continue
       peer.queue.idontwant(id)
       this.#state.dirty.add(member)
@@ -99,6 +98,8 @@ export class Flow {
       promises.fulfilled(id)
       score.validating(id, now)
       incoming.state = 'claimed'
+      // Before the validators, but not before the signature: a forgery would keep the genuine message from us.
+      this.#dontSend(id, message, senders)
       // A forgery may have taken the place while this one was checked.
       this.#open.set(id, incoming)
     } else {
@@ -161,7 +162,7 @@ export class Flow {
     }
   }
 
-  /** Who gets whole messages of a topic: mesh (or fanout), direct and floodsub peers; or all, where we flood. */
+  /** Who gets whole messages of a topic: mesh (or fanout), direct and floodsub peers; or all good ones, where we flood. */
   *#receivers(topic: string, flood: boolean, now: number): Generator<Peer> {
     const { score, thresholds } = this.#state.parts
     const mesh = this.#meshes.mesh.get(topic) ?? this.#meshes.fanout.get(topic)?.peers
@@ -174,7 +175,7 @@ export class Flow {
     }
     for (const peer of this.#state.peers.of(topic)) {
       if (peer.version === undefined) continue
-      if (peer.direct || mesh?.has(peer.id) === true) yield peer
+      if (peer.direct || (!flood && mesh?.has(peer.id) === true)) yield peer
       else if ((flood || peer.version === 0) && score.score(peer.id, now) >= thresholds.publish) yield peer
     }
   }
@@ -211,7 +212,7 @@ export class Flow {
     seen.add(id, now)
     cache.put(id, topic, raw)
     // Nobody sends a message back to whom it names as its source; without a name we say that we have it.
-    if (message.from === undefined) this.#dontSend(id, message, undefined)
+    if (message.from === undefined) this.#dontSend(id, message)
     return published
   }
 
