@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { concat, fromHex, fromUtf8 } from '../../../src/bytes.ts'
+import { concat, fromHex, fromUtf8, toHex } from '../../../src/bytes.ts'
 import { ProtocolError } from '../../../src/errors.ts'
 import { decodeCbor, encodeCbor } from '../../../src/ipld/cbor.ts'
 import { CID, cidOf, codec } from '../../../src/ipld/cid.ts'
@@ -21,6 +21,7 @@ import {
   type LinkAction,
   type OutgoingMessage,
 } from '../../../src/protocols/graphsync/wire.ts'
+import { specCases } from '../../vectors.ts'
 
 const id = '0123abcd-4567-489a-8bcd-ef0123456789'
 const block = (n: number, size = 40): Uint8Array => new Uint8Array(size).fill(n)
@@ -221,6 +222,48 @@ describe('decodeMessage', () => {
     expect(() => decodeMessage(concat(encodeMessage({ requests: [{ id, type: 'n', selector: deep }] })))).toThrow(
       /deeper than 1024/,
     )
+  })
+})
+
+describe('messages of go-graphsync', () => {
+  const cases = specCases('graphsync/messages.json') as { name: string; request: string; hex: string }[]
+
+  it.each(cases)('are read, and written again byte for byte: $name', ({ hex, request }) => {
+    const frame = fromHex(hex)
+    const read = decodeMessage(frame)
+    expect([...read.requests, ...read.responses].map((part) => part.id)).toContain(request)
+    // The general decoder sees the same.
+    const { gs2 } = decodeCbor(frame) as { gs2: Record<string, Record<string, IpldNode>[]> }
+    expect(read.requests.map(({ type, priority }) => [type, priority])).toEqual(
+      (gs2['req'] ?? []).map((r) => [r['type'], r['pri'] ?? 0]),
+    )
+    expect(read.responses.map(({ status, links }) => [status, links])).toEqual(
+      (gs2['rsp'] ?? []).map((r) => [r['stat'], (r['meta'] as readonly IpldNode[] | undefined)?.length ?? 0]),
+    )
+    expect(read.blocks.map(({ prefix, data }) => [prefix, data])).toEqual(gs2['blk'] ?? [])
+    const responses = read.responses.map(({ metadata: entries, ...rest }) => {
+      const again = new MetadataWriter()
+      for (const reader = new MetadataReader({ ...rest, metadata: entries }); reader.left > 0; reader.next())
+        again.add(reader.cid, reader.action)
+      return { ...rest, metadata: again }
+    })
+    const requests = read.requests.map(({ root, selector, ...rest }) => ({
+      ...rest,
+      ...(root && { root }),
+      ...(selector && { selector }),
+    }))
+    const blocks = read.blocks.map(({ prefix, data }) => ({
+      cid: cidOf(parsePrefix(prefix).key.charCodeAt(1), data),
+      data,
+    }))
+    expect(toHex(concat(encodeMessage({ requests, responses, blocks })))).toBe(hex)
+  })
+
+  it('show each way in which a request ends', () => {
+    const statuses = new Set(
+      cases.flatMap(({ hex }) => decodeMessage(fromHex(hex)).responses.map(({ status }) => status)),
+    )
+    expect(statuses).toEqual(new Set([14, 15, 20, 21, 30, 32, 34, 35]))
   })
 })
 
