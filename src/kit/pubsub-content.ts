@@ -186,11 +186,12 @@ class Announcements implements ContentTopic {
     const provider = announcement.provider.toString()
     const key = `${provider} ${announcement.cid}`
     this.#forget(key)
-    const [oldest] = this.#heard.keys()
-    if (this.#heard.size >= maxAnnouncements && oldest !== undefined) this.#forget(oldest)
+    // Its own first: who tells much does not make others forgotten.
     const own = this.#perProvider.get(provider) ?? new Set()
     const [first] = own
     if (own.size >= maxPerProvider && first !== undefined) this.#forget(first)
+    const [oldest] = this.#heard.keys()
+    if (this.#heard.size >= maxAnnouncements && oldest !== undefined) this.#forget(oldest)
     this.#perProvider.set(provider, own.add(key))
     this.#heard.set(key, { announcement, until: this.#node.env.clock.now() + ttlMs })
     this.#events.emit('announced', announcement)
