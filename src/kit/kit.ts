@@ -14,6 +14,7 @@ import type { PeerId } from '../peer/id.ts'
 import { generateKey } from '../peer/keys.ts'
 import { createBitswap, type Bitswap, type BitswapOptions, type BitswapSession } from '../protocols/bitswap/bitswap.ts'
 import type { Gossipsub } from '../protocols/gossipsub/gossipsub.ts'
+import type { Graphsync, GraphsyncOptions } from '../protocols/graphsync/graphsync.ts'
 import type { BlockOptions, BlockPair, Blockstore } from '../store/blocks.ts'
 import { MemoryBlocks } from '../store/memory-blocks.ts'
 import { memoryRecords } from '../store/records.ts'
@@ -44,6 +45,8 @@ export interface KitOptions extends NodeOptions, RoutingOptions {
   bitswap?: BitswapOptions
   /** GossipSub: topics, and what goes over them. Default false: none. */
   pubsub?: boolean | PubsubOptions
+  /** GraphSync: parts of graphs, asked for and answered from the store. Default false: none. */
+  graphsync?: boolean | GraphsyncOptions
   /** Tells the DHT of the roots that are added, and again every so long. Default 22 h; false: not at all. */
   provideEveryMs?: number | false
   /** Hears of each root that the DHT was told of, and how many peers took it. */
@@ -82,6 +85,8 @@ export interface Kit extends TopicMethods {
   readonly dht: Dht | undefined
   /** Where options.pubsub asks for it. */
   readonly pubsub: Gossipsub | undefined
+  /** Where options.graphsync asks for it. What it fetches lies in the store, as what Bitswap fetches does. */
+  readonly graphsync: Graphsync | undefined
   /** Where IPNS records travel: the DHT, topics (options.pubsub.names), or both. For createNames() of rhiza/ipns. */
   readonly nameRouting: NameRouting | undefined
   /** Where options.pubsub.announcements asks for it. */
@@ -136,7 +141,8 @@ function overTopics(
 
 /** Rejects like createNode. Nothing is open until start. */
 export async function createKit(options: KitOptions = {}): Promise<Kit> {
-  const { repo, bitswap: bitswapOptions, pubsub: wanted = false, provideEveryMs, onProvided, ...nodeOptions } = options
+  const { repo, bitswap: bitswapOptions, pubsub: wanted = false, provideEveryMs, onProvided, ...others } = options
+  const { graphsync: graphs = false, ...nodeOptions } = others
   // It signs messages, too.
   const privateKey = options.privateKey ?? (wanted === false ? undefined : generateKey())
   const node = await createNode({ ...nodeOptions, ...(privateKey && { privateKey }) })
@@ -168,6 +174,11 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
       bitswap.notify(cids)
     },
   }
+
+  const graphsync =
+    graphs === false
+      ? undefined
+      : (await import('../protocols/graphsync/graphsync.ts')).createGraphsync(node, sink, graphs === true ? {} : graphs)
 
   /** At least one of the peers must answer; else the error lists why each did not. */
   async function connect(
@@ -285,6 +296,7 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
     await announcer?.stop()
     await routing?.stop()
     await topics?.stop()
+    await graphsync?.stop()
     await bitswap.stop()
     await node.stop()
   }
@@ -302,12 +314,14 @@ export async function createKit(options: KitOptions = {}): Promise<Kit> {
     bitswap,
     dht,
     pubsub: topics?.gossipsub,
+    graphsync,
     nameRouting,
     announcements: topics?.announcements,
     discovery: routing?.discovery,
     ...topicMethods(topics?.gossipsub, () => node.env.clock.wallTime()),
     async start() {
       bitswap.start()
+      graphsync?.start()
       await node.start()
       topics?.start()
       await routing?.start()
