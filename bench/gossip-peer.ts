@@ -45,7 +45,7 @@ async function makeNode() {
   const node = await createNode({ privateKey, listen: ['/ip4/127.0.0.1/tcp/0'], ...unlimited })
   await node.start()
   // As the other labs have it.
-  const pubsub = createGossipsub(node, { privateKey, floodPublish: false })
+  const pubsub = createGossipsub(node, { privateKey, floodPublish: false, maxMessageBytes: 2 * 1024 * 1024 })
   pubsub.start()
   return { node, pubsub }
 }

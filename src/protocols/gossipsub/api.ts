@@ -34,7 +34,10 @@ export interface GossipsubOptions extends Partial<GossipParams>, Partial<RouterL
     from?: Uint8Array | undefined
     seqno?: Uint8Array | undefined
   }) => Uint8Array
-  /** Bytes of a message's data on the wire. Default 1 MiB. */
+  /**
+   * Bytes of a message with its topic and signature, as an RPC. Default 1 MiB: more is not read by go-libp2p-pubsub,
+   * rust-libp2p and py-libp2p, which end the stream.
+   */
   maxMessageBytes?: number
   transform?: DataTransform
   /** Default: misbehaviour and crowded addresses count, topics do not. */

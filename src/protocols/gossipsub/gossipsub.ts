@@ -46,7 +46,7 @@ import {
   type PubSubMessage,
 } from './topics.ts'
 import { Validators, type Validator, type ValidatorOptions } from './validators.ts'
-import { idBytes, idKey, type PrunedPeer, type WireMessage } from './wire.ts'
+import { fieldBytes, idBytes, idKey, type PrunedPeer, type WireMessage } from './wire.ts'
 
 export type {
   DataTransform,
@@ -307,7 +307,7 @@ class Adapter implements Gossipsub {
 
   #refuse(message: WireMessage): string | undefined {
     const { signing, maxMessageBytes } = this.#options
-    if ((message.data?.length ?? 0) > maxMessageBytes) return 'oversized'
+    if (fieldBytes(message.raw.length) > maxMessageBytes) return 'oversized'
     return checkFields(message, signing, this.#keys)
   }
 
@@ -414,6 +414,8 @@ class Adapter implements Gossipsub {
       signing === 'StrictNoSign' || privateKey === undefined
         ? plainMessage(topic, content)
         : await signMessage(privateKey, { topic, data: content, seqno: fromBigInt(++this.#seqno, 8) })
+    const whole = fieldBytes(message.raw.length)
+    if (whole > maxMessageBytes) throw new LimitError('maxMessageBytes', maxMessageBytes, whole)
     const id = this.#idOf(message)
     const own: PubSubMessage = {
       topic,

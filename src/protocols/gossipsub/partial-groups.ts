@@ -60,7 +60,7 @@ export interface PartialLimits {
   maxGroupIdBytes: number
   /** Default 16 KiB. */
   maxMetadataBytes: number
-  /** A partial message in all, ours and others'. Default 1 MiB - 1 KiB: go-libp2p-pubsub reads no RPC above 1 MiB. */
+  /** A partial message in all, ours and others'. Default 1 MiB - 4 KiB: go-libp2p-pubsub reads no RPC above 1 MiB. */
   maxPartialBytes: number
 }
 
@@ -71,7 +71,7 @@ export const partialDefaults: PartialLimits = {
   groupTtl: 60,
   maxGroupIdBytes: 256,
   maxMetadataBytes: 16 * 1024,
-  maxPartialBytes: 1024 * 1024 - 1024,
+  maxPartialBytes: 1024 * 1024 - 4096,
 }
 
 /** What is asked of the router. */

@@ -34,6 +34,8 @@ const rpcTargetBytes = 60 * 1024
 /** Bytes of ids in one RPC: go-libp2p-pubsub resets the stream above 512 KiB of control. */
 const controlBytes = 256 * 1024
 const maxMessagesPerRpc = 256
+/** Of topics' names in one RPC. */
+const subscriptionChars = 128 * 1024
 /** go-libp2p-pubsub reads no more of one RPC (MaxIDontWantLength). */
 const idontwantsPerRpc = 10
 
@@ -197,17 +199,26 @@ export class PeerQueue {
   /** The next RPC, or undefined. */
   take(now: number, turn: number): Tx | undefined {
     if (!this.pending) return undefined
-    const subscriptions = [...this.#subscriptions.values()]
-    this.#subscriptions.clear()
+    const subscriptions: Subscription[] = []
+    let before = 0
+    for (const [topic, subscription] of this.#subscriptions) {
+      if (before > subscriptionChars) break
+      this.#subscriptions.delete(topic)
+      subscriptions.push(subscription)
+      before += topic.length + 16
+    }
     const control = this.#takeControl()
     const testExtension = this.#testExtension
     this.#testExtension = false
-    const partial = this.#partials.shift()
+    before += control?.length ?? 0
+    // One of 1 MiB wants an RPC of its own: go-libp2p-pubsub, rust-libp2p and py-libp2p read none above that.
+    const partial = before <= 1024 ? this.#partials.shift() : undefined
     if (partial !== undefined) this.#partialBytes -= partialSize(partial)
     if (this.#partials.length === 0) this.#partialBytes = 0
     const publish: Uint8Array[] = []
     const own: string[] = []
-    this.#takeMessages(publish, own, now, turn)
+    if (partial !== undefined) before += partialSize(partial)
+    this.#takeMessages(publish, own, before, now, turn)
     if (subscriptions.length + publish.length === 0 && control === undefined && partial === undefined) {
       if (!testExtension) return undefined
     }
@@ -264,8 +275,8 @@ export class PeerQueue {
     })
   }
 
-  #takeMessages(publish: Uint8Array[], own: string[], now: number, turn: number): void {
-    let bytes = 0
+  /** `bytes`: how much is in the RPC already. */
+  #takeMessages(publish: Uint8Array[], own: string[], bytes: number, now: number, turn: number): void {
     const { maxQueueMs } = this.#limits
     for (const lane of ['own', 'forwarded', 'reply'] as const) {
       for (const [id, { raw, since, turn: notBefore }] of this.#lanes[lane]) {

@@ -47,6 +47,27 @@ describe('what waits for a peer', () => {
     expect(q.take(0, 0)).toBeUndefined()
   })
 
+  it('never makes an RPC above 1 MiB of what is not: others would end the stream', () => {
+    const q = queue()
+    const large = 1024 * 1024 - 200
+    q.ihave(
+      't',
+      Array.from({ length: 5_000 }, (_, i) => `${i}`.padStart(40, '0')),
+    )
+    const topics = Array.from({ length: 1_500 }, (_, i) => ({ subscribe: true, topic: `${i}`.padStart(1_024, 't') }))
+    q.greet(topics, {})
+    q.partial({ topic: 't', groupId: Uint8Array.of(1), message: new Uint8Array(large) }, large)
+    q.partial({ topic: 't', groupId: Uint8Array.of(2), message: new Uint8Array(large) }, large)
+    q.message('1', raw('a', large), 'own', 0)
+    q.message('2', raw('b', large), 'forwarded', 0)
+    let sum = 0
+    for (let tx = q.take(0, 0); tx !== undefined; tx = q.take(0, 0)) {
+      expect(tx.bytes).toBeLessThan(1024 * 1024)
+      sum += tx.bytes
+    }
+    expect(sum).toBeGreaterThan(4 * large + 1_500 * 1_024)
+  })
+
   it('begins with subscriptions and extensions, once', () => {
     const q = queue()
     q.message('1', raw('a'), 'own', 0)
