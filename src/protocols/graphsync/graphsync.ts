@@ -300,7 +300,9 @@ class Adapter implements Graphsync, Decider {
       budget = this.#options.ownBudget,
     } = options
     if (!(maxBlocks >= 1)) throw new RangeError(`maxBlocks is ${maxBlocks}, want a number of at least 1`)
-    const parsed = parseSelector(selector, this.#parsing())
+    const sent = encodeCbor(bare(selector))
+    // DAG-CBOR sorts the fields, and the peer goes through them in that order.
+    const parsed = parseSelector(decodeCbor(sent), this.#parsing())
     const { visits } = options
     const handle = new Handle(
       {
@@ -309,7 +311,7 @@ class Adapter implements Graphsync, Decider {
         blocks: this.blocks,
         connect: (signal) => this.#connect(peer, signal),
         root,
-        selector: encodeCbor(bare(selector)),
+        selector: sent,
         start: () => walk(root, parsed, { ...this.#walking(budget), visits }),
         hooks: this.#hooks,
         over: (it) => void this.#asked.delete(it),

@@ -69,6 +69,8 @@ export interface GraphsyncResult {
   bytes: number
   /** Links whose blocks neither the peer nor the store had. */
   missing: number
+  /** Nodes that the selector matched. */
+  matches: number
   /** Beyond maxBlocks: links that are known and were not followed. */
   remaining: number
 }
@@ -189,7 +191,7 @@ export class Handle implements GraphsyncRequest, Asker {
     this.#late = new LazyDeadline(parts.host.env.clock)
     this.#ask = new Ask(parts.root, parts.start, {
       maxBlocks: options.maxBlocks,
-      elsewhere: (key) => this.#link?.elsewhere(key),
+      elsewhere: (cid) => this.#link?.elsewhere(cid),
     })
     void quiet(this.#done.promise)
     const { signal } = options
@@ -443,8 +445,9 @@ export class Handle implements GraphsyncRequest, Asker {
           case 'done': {
             if (step.limited) this.#leave()
             await this.#putAll()
-            const { blocks, bytes, missing } = step.summary
-            this.#finish(undefined, { status: step.status, blocks, bytes, missing, remaining: step.remaining })
+            const { blocks, bytes, missing, matches } = step.summary
+            const { status: code, remaining } = step
+            this.#finish(undefined, { status: code, blocks, bytes, missing, matches, remaining })
             return undefined
           }
           case 'failed':

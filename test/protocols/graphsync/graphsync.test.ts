@@ -49,11 +49,27 @@ describe('a request', () => {
       blocks: 50,
       bytes: blocks.reduce((sum, { bytes }) => sum + bytes.length, 0),
       missing: 0,
+      // Each with three values; the last one's link is null.
+      matches: 4 * 50 + 1,
       remaining: 0,
     })
     for (const { cid, bytes } of blocks) expect(await b.store.get(cid)).toEqual(bytes)
     expect(b.graphsync.stats()).toMatchObject({ asked: 0, bufferedBytes: 0, ignored: 0 })
     expect(a.graphsync.stats()).toMatchObject({ answering: 0, outstandingBytes: 0, rememberedLinks: 0, ignored: 0 })
+  })
+
+  it('goes through fields in the order in which they are sent, whatever that of the declaration', async () => {
+    const [one, other] = [raw(1), raw(2)]
+    const blocks = [node({ a: one.cid, zz: other.cid }), one, other]
+    const [a, b] = await two(blocks)
+    const selector = selectors.fields(
+      new Map([
+        ['zz', selectors.match()],
+        ['a', selectors.match()],
+      ]),
+    )
+    for (const asked of [selector, { selector }])
+      expect(told(await collect(b.graphsync.request(a.peer, rootOf(blocks), asked)), blocks)).toMatch(/^.0 .1 .2$/)
   })
 
   it('runs by itself when nobody iterates, and its blocks are in the store when it is done', async () => {
