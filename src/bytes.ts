@@ -73,6 +73,11 @@ export function toUtf8(bytes: Uint8Array): string {
   }
 }
 
+/** A Map key for few bytes: Latin-1 text, one byte each in V8, in a sixth of the time of hex text. */
+export function latin1(bytes: Uint8Array): string {
+  return String.fromCharCode.apply(undefined, bytes as unknown as number[])
+}
+
 const hexDigits = '0123456789abcdef'
 
 export function toHex(bytes: Uint8Array): string {

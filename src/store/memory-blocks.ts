@@ -1,7 +1,7 @@
 /* Blocks in memory, for as long as the process lives. */
 import type { CID } from 'multiformats/cid'
 import * as Digest from 'multiformats/hashes/digest'
-import { toHex } from '../bytes.ts'
+import { latin1 } from '../bytes.ts'
 import { ClosedError, LimitError } from '../errors.ts'
 import { drawPairs } from './draw.ts'
 import {
@@ -23,7 +23,7 @@ const defaults = { maxBytes: Infinity } satisfies Required<MemoryBlocksOptions>
 
 export class MemoryBlocks implements Blockstore {
   readonly #maxBytes: number
-  readonly #blocks = new Map<string, { multihash: CID['multihash']; bytes: Uint8Array }>()
+  readonly #blocks = new Map<string, { multihash: Uint8Array; bytes: Uint8Array }>()
   #bytes = 0
   #closed = false
 
@@ -35,7 +35,7 @@ export class MemoryBlocks implements Blockstore {
 
   async has(cid: CID, options?: BlockOptions): Promise<boolean> {
     this.#check(options)
-    return identityBytes(cid) !== undefined || this.#blocks.has(toHex(cid.multihash.bytes))
+    return identityBytes(cid) !== undefined || this.#blocks.has(latin1(cid.multihash.bytes))
   }
 
   async size(cid: CID, options?: BlockOptions): Promise<number | undefined> {
@@ -44,20 +44,20 @@ export class MemoryBlocks implements Blockstore {
 
   async get(cid: CID, options?: BlockOptions): Promise<Uint8Array | undefined> {
     this.#check(options)
-    return identityBytes(cid) ?? this.#blocks.get(toHex(cid.multihash.bytes))?.bytes
+    return identityBytes(cid) ?? this.#blocks.get(latin1(cid.multihash.bytes))?.bytes
   }
 
   async put(cid: CID, bytes: Uint8Array, options?: BlockOptions): Promise<void> {
     this.#check(options)
     checkBlockSize(bytes)
-    const key = toHex(cid.multihash.bytes)
+    const key = latin1(cid.multihash.bytes)
     if (identityBytes(cid) !== undefined || this.#blocks.has(key)) return
     const total = this.#bytes + bytes.length
     if (total > this.#maxBytes) throw new LimitError('maxBytes', this.#maxBytes, total)
     // A view keeps all that it is a part of in memory; a block in a message of its own is nearly all of it.
     const own = 8 * bytes.length >= 7 * bytes.buffer.byteLength ? bytes : bytes.slice()
     // Of our own too: the caller's CID may be a view of the message that it came in.
-    this.#blocks.set(key, { multihash: Digest.decode(cid.multihash.bytes.slice()), bytes: own })
+    this.#blocks.set(key, { multihash: cid.multihash.bytes.slice(), bytes: own })
     this.#bytes = total
   }
 
@@ -68,7 +68,7 @@ export class MemoryBlocks implements Blockstore {
 
   async delete(cid: CID): Promise<boolean> {
     this.#check()
-    const key = toHex(cid.multihash.bytes)
+    const key = latin1(cid.multihash.bytes)
     const block = this.#blocks.get(key)
     if (block === undefined) return false
     this.#bytes -= block.bytes.length
@@ -77,7 +77,7 @@ export class MemoryBlocks implements Blockstore {
 
   async *list(): AsyncIterable<CID> {
     this.#check()
-    for (const { multihash } of this.#blocks.values()) yield rawCid(multihash)
+    for (const { multihash } of this.#blocks.values()) yield rawCid(Digest.decode(multihash))
   }
 
   async stat(): Promise<BlockStat> {

@@ -83,9 +83,9 @@ export class Link {
   }
 
   /** A block that came in another message. */
-  elsewhere(key: string): ReturnType<Arrival['get']> {
+  elsewhere(cid: Uint8Array): ReturnType<Arrival['get']> {
     for (const arrival of this.arrivals) {
-      const block = arrival.get(key)
+      const block = arrival.get(cid)
       if (block !== undefined) return block
     }
     return undefined

@@ -5,14 +5,13 @@
  * A request may be asked again, under another id on the wire, after its connection was lost or it was paused: the walk
  * then begins anew and what was told before is not told again.
  */
-import { equals } from '../../bytes.ts'
+import { equals, latin1 } from '../../bytes.ts'
 import { ProtocolError, UnavailableError, asError } from '../../errors.ts'
 import type { CID } from '../../ipld/cid.ts'
 import type { Segment } from '../../ipld/model.ts'
 import type { Step, Walk, WalkSummary } from '../../ipld/walk.ts'
 import {
   MetadataReader,
-  keyOf,
   parsePrefix,
   status,
   type GraphsyncMessage,
@@ -27,16 +26,34 @@ export type Hash = (code: number, data: Uint8Array) => Uint8Array | undefined
 /** What a message costs besides its bytes. */
 const messageOverhead = 1024
 
+interface Arrived {
+  readonly prefix: Prefix
+  readonly digest: Uint8Array
+  readonly data: Uint8Array
+  used: boolean
+}
+
+/** Whether `cid` ends in `digest`, with what the prefix says before it. */
+function isOf({ prefix, digest }: Arrived, cid: Uint8Array): boolean {
+  const { head } = prefix
+  if (cid.length !== head.length + digest.length) return false
+  for (let i = digest.length - 1; i >= 0; i--) if (cid[head.length + i] !== digest[i]) return false
+  return equals(cid.subarray(0, head.length), head)
+}
+
 /** The blocks of one message, hashed, for as long as a request has yet to go through its part of the message. */
 export class Arrival {
-  readonly #blocks = new Map<string, { readonly data: Uint8Array; used: boolean }>()
+  readonly #blocks: Arrived[] = []
+  /** By CID: made when blocks come in another order than they are named, which go-graphsync does. */
+  #byCid: Map<string, Arrived> | undefined
+  #next = 0
   readonly #freed: (arrival: Arrival) => void
   readonly bytes: number
-  #unused = 0
+  #unused: number
   #open = 0
   #whole = true
 
-  /** Throws ProtocolError for a block that comes twice, or whose prefix is none. `freed` hears that it waits no more. */
+  /** Throws ProtocolError for a block whose prefix is none. `freed` hears that it waits no more. */
   constructor(message: GraphsyncMessage, bytes: number, hash: Hash, freed: (arrival: Arrival) => void) {
     this.bytes = bytes + messageOverhead
     this.#freed = freed
@@ -49,11 +66,9 @@ export class Arrival {
       // A block that cannot be checked is as good as not there.
       if (digest === undefined || digest.length < prefix.digestLength) continue
       const exact = digest.length === prefix.digestLength ? digest : digest.subarray(0, prefix.digestLength)
-      const key = prefix.key + keyOf(exact)
-      if (this.#blocks.has(key)) throw new ProtocolError('bad-message', 'message with the same block twice')
-      this.#blocks.set(key, { data: block.data, used: false })
-      this.#unused++
+      this.#blocks.push({ prefix, digest: exact, data: block.data, used: false })
     }
+    this.#unused = this.#blocks.length
   }
 
   hold(): void {
@@ -74,9 +89,19 @@ export class Arrival {
   }
 
   /** `fresh`: nobody had it before, so that nobody puts it into the store yet. */
-  get(key: string): { data: Uint8Array; fresh: boolean } | undefined {
-    const block = this.#blocks.get(key)
-    if (block === undefined) return undefined
+  get(cid: Uint8Array): { data: Uint8Array; fresh: boolean } | undefined {
+    const next = this.#blocks[this.#next]
+    if (next !== undefined && isOf(next, cid)) {
+      this.#next++
+      return this.#take(next)
+    }
+    if (this.#blocks.length === 0) return undefined
+    this.#byCid ??= new Map(this.#blocks.map((block) => [latin1(block.prefix.head) + latin1(block.digest), block]))
+    const block = this.#byCid.get(latin1(cid))
+    return block === undefined ? undefined : this.#take(block)
+  }
+
+  #take(block: Arrived): { data: Uint8Array; fresh: boolean } {
     const fresh = !block.used
     if (fresh) {
       block.used = true
@@ -119,7 +144,7 @@ export interface AskOptions {
   /** Ends the request in good order after this many blocks. */
   maxBlocks: number
   /** Blocks that came with other messages of the same peer. */
-  elsewhere: (key: string) => { data: Uint8Array; fresh: boolean } | undefined
+  elsewhere: (cid: Uint8Array) => { data: Uint8Array; fresh: boolean } | undefined
 }
 
 export type Load = Extract<Step, { kind: 'load' }>
@@ -388,8 +413,8 @@ export class Ask {
         return this.#local(load, 'unfollowed')
       case 'p': {
         this.#followed++
-        const key = keyOf(load.cid.bytes)
-        const block = (this.#parts[this.#head] as Part).arrival.get(key) ?? this.#options.elsewhere(key)
+        const { bytes } = load.cid
+        const block = (this.#parts[this.#head] as Part).arrival.get(bytes) ?? this.#options.elsewhere(bytes)
         return block === undefined ? this.#local(load, 'unsent') : this.#loaded(load, block.data, block.fresh)
       }
       case 'd':

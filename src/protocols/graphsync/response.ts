@@ -3,6 +3,7 @@
  * blocks, in the order of the walks. No socket, no store, no clock: lookups and messages are pulled by the adapter, so
  * that nothing is read before there is room to send it. Who asks for what, and whether it may, the adapter decides.
  */
+import { latin1 } from '../../bytes.ts'
 import { ProtocolError, asError } from '../../errors.ts'
 import type { CID } from '../../ipld/cid.ts'
 import type { Step, Walk } from '../../ipld/walk.ts'
@@ -11,7 +12,6 @@ import {
   decodeCidList,
   decodeExtension,
   extension,
-  keyOf,
   partsPerMessage,
   status,
   type OutgoingMessage,
@@ -447,7 +447,7 @@ export class Responder {
       return undefined
     }
     const index = ++response.links
-    const key = keyOf(cid.bytes)
+    const key = latin1(cid.bytes)
     let onWire = false
     if (bytes === undefined) response.missing++
     else {

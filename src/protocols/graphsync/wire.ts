@@ -4,7 +4,7 @@
  * bytes until somebody looks at them: a frame of 4 MiB may hold a hundred thousand links.
  * Left out: 1.0.0 and 1.1.0 (protobuf), which go-graphsync dropped too.
  */
-import { allocUnsafe, compare, fromUtf8, toUtf8 } from '../../bytes.ts'
+import { allocUnsafe, compare, fromUtf8, latin1, toUtf8 } from '../../bytes.ts'
 import { ProtocolError } from '../../errors.ts'
 import { decodeCid, type CID } from '../../ipld/cid.ts'
 import { decodeCbor, encodeCbor } from '../../ipld/cbor.ts'
@@ -369,7 +369,7 @@ export function decodeCidList(raw: Uint8Array, max: number): string[] {
   const out: string[] = []
   for (let n = s.count(major.list, extension.doNotSendCids, raw.length); n > 0; n--) {
     const cid = s.link(`a CID of ${extension.doNotSendCids}`)
-    if (out.length < max) out.push(keyOf(cid))
+    if (out.length < max) out.push(latin1(cid))
   }
   return out
 }
@@ -405,17 +405,12 @@ export class MetadataReader {
   }
 }
 
-/** A Map key for bytes: Latin-1 text, one byte each in V8. */
-export function keyOf(bytes: Uint8Array): string {
-  return String.fromCharCode.apply(undefined, bytes as unknown as number[])
-}
-
 /** What a block prefix says. */
 export interface Prefix {
   readonly hashCode: number
   readonly digestLength: number
-  /** What stands before the digest in the CID, as a map key. */
-  readonly key: string
+  /** What stands before the digest in the CID. */
+  readonly head: Uint8Array
 }
 
 /** Throws ProtocolError `bad-cid`. */
@@ -437,7 +432,7 @@ export function parsePrefix(prefix: Uint8Array): Prefix {
   const v0 = version === 0 && codec === 0x70 && hashCode === 0x12 && digestLength === 32
   if (at !== prefix.length || digestLength > digestBytes || !(version === 1 || v0))
     throw new ProtocolError('bad-cid', `block prefix of version ${version} with a digest of ${digestLength} bytes`)
-  return { hashCode, digestLength, key: v0 ? '\u0012 ' : keyOf(prefix) }
+  return { hashCode, digestLength, head: v0 ? prefix.subarray(2) : prefix }
 }
 
 const prefixV0 = Uint8Array.of(0, 0x70, 0x12, 0x20)
