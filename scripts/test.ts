@@ -1,11 +1,13 @@
 /*
- * npm test: unit tests and simulations. npm test -- kademlia: one part of the project alone, with its interop tests.
+ * npm test: unit tests and simulations. npm test -- kademlia, npm test -- pubsub: one part of the project alone, with its
+ * interop tests.
  * Everything else goes to vitest: npm test -- bitswap runs the files whose path has bitswap in it.
  */
 import { spawnSync } from 'node:child_process'
 
 /** By name, what the paths of a part's test files have in them. */
 const parts: Readonly<Record<string, readonly string[]>> = {
+  pubsub: ['pubsub', 'gossip', 'test/ipns/', 'interop/fetch'],
   kademlia: ['kademlia', 'test/dht/', 'hostile/dht', 'test/ipns/', 'test/discovery/', 'interop/mdns', 'cli/routing'],
 }
 

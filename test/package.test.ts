@@ -124,6 +124,37 @@ async function bundle(contents: string): Promise<{ metafile: Metafile; warnings:
   })
 }
 
+/** What a page loads before it does anything: which modules, and all of their bytes, minified. */
+async function loadedAtOnce(contents: string): Promise<{ held: string[]; code: Buffer }> {
+  const { metafile, outputFiles } = await build({
+    stdin: { contents, resolveDir: consumer },
+    bundle: true,
+    splitting: true,
+    outdir: consumer,
+    write: false,
+    metafile: true,
+    minify: true,
+    platform: 'browser',
+    format: 'esm',
+    target: 'es2023',
+    logLevel: 'silent',
+  })
+  const outputs = new Map(Object.entries(metafile.outputs).map(([path, output]) => [basename(path), output]))
+  const loaded = new Set(['stdin.js'])
+  for (const name of loaded) {
+    for (const { path, kind } of outputs.get(name)?.imports ?? []) {
+      if (kind === 'import-statement') loaded.add(basename(path))
+    }
+  }
+  const held = [...loaded].flatMap((name) =>
+    Object.entries(outputs.get(name)?.inputs ?? {}).flatMap(([path, { bytesInOutput }]) =>
+      bytesInOutput > 0 ? [path.replace(/.*(node_modules|dist)\//, '')] : [],
+    ),
+  )
+  const code = outputFiles.filter(({ path }) => loaded.has(basename(path))).map((file) => file.contents)
+  return { held, code: Buffer.concat(code) }
+}
+
 beforeAll(async () => {
   work = mkdtempSync(join(tmpdir(), 'rhiza-package-'))
   // A copy, so that a dist that is in use elsewhere stays as it is.
@@ -252,41 +283,25 @@ describe('the packed package', { timeout: 120_000 }, () => {
     const { metafile } = await bundle(`export { Multiaddr } from 'rhiza'`)
     const [output] = Object.values(metafile.outputs)
     const kept = Object.entries(output?.inputs ?? {}).filter(([, { bytesInOutput }]) => bytesInOutput > 0)
-    expect(kept.map(([path]) => path).filter((path) => /\/(bitswap|unixfs|yamux|noise)\//.test(path))).toEqual([])
+    expect(
+      kept.map(([path]) => path).filter((path) => /\/(bitswap|gossipsub|unixfs|yamux|noise)\//.test(path)),
+    ).toEqual([])
   })
 
   it('loads on a page what it takes to dial, in 55 kB, and the rest when it is used', async () => {
-    const { metafile, outputFiles } = await build({
-      stdin: { contents: `export { createNode } from 'rhiza/node'`, resolveDir: consumer },
-      bundle: true,
-      splitting: true,
-      outdir: consumer,
-      write: false,
-      metafile: true,
-      minify: true,
-      platform: 'browser',
-      format: 'esm',
-      target: 'es2023',
-      logLevel: 'silent',
-    })
-    const outputs = new Map(Object.entries(metafile.outputs).map(([path, output]) => [basename(path), output]))
-    const loaded = new Set(['stdin.js'])
-    for (const name of loaded) {
-      for (const { path, kind } of outputs.get(name)?.imports ?? []) {
-        if (kind === 'import-statement') loaded.add(basename(path))
-      }
-    }
-    const held = [...loaded].flatMap((name) =>
-      Object.entries(outputs.get(name)?.inputs ?? {}).flatMap(([path, { bytesInOutput }]) =>
-        bytesInOutput > 0 ? [path.replace(/.*(node_modules|dist)\//, '')] : [],
-      ),
-    )
+    const { held, code } = await loadedAtOnce(`export { createNode } from 'rhiza/node'`)
     expect(held).toEqual(expect.arrayContaining(['security/noise/noise.js', 'transport/websocket/browser.js']))
     const later =
-      /^(@noble\/(curves|hashes)|multiformats|@ipld|ws|ipld|dht|unixfs|protocols\/bitswap)\/|^dial\/(search|resolve|doh)\.js$/
+      /^(@noble\/(curves|hashes)|multiformats|@ipld|ws|ipld|dht|unixfs|protocols\/(bitswap|gossipsub))\/|^dial\/(search|resolve|doh)\.js$/
     expect(held.filter((path) => later.test(path))).toEqual([])
-    const code = outputFiles.filter(({ path }) => loaded.has(basename(path))).map(({ contents }) => contents)
-    expect(gzipSync(Buffer.concat(code), { level: 9 }).length).toBeLessThan(55_000)
+    expect(gzipSync(code, { level: 9 }).length).toBeLessThan(55_000)
+  })
+
+  it('loads topics and the DHT only for a kit that is asked for them', async () => {
+    const { held } = await loadedAtOnce(`export { createKit } from 'rhiza/kit'`)
+    expect(held).toEqual(expect.arrayContaining(['protocols/bitswap/bitswap.js', 'kit/kit.js']))
+    const later = /^(dht|ipns|discovery|protocols\/(gossipsub|fetch))\/|^kit\/pubsub(-content)?\.js$/
+    expect(held.filter((path) => later.test(path))).toEqual([])
   })
 
   it('has types for a Node project', async () => {

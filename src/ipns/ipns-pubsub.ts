@@ -5,7 +5,7 @@
  */
 import { concat, equals, fromUtf8 } from '../bytes.ts'
 import { deadline, raceAbort, sleep } from '../deadline.ts'
-import { ClosedError, LimitError, TimeoutError, UnavailableError, asError, errorCode } from '../errors.ts'
+import { ClosedError, LimitError, UnavailableError, asError, errorCode } from '../errors.ts'
 import type { Host } from '../host.ts'
 import { cleanClose, deferred, quiet, type Deferred } from '../inbox.ts'
 import { encodeBase } from '../multibase.ts'
@@ -41,9 +41,9 @@ export interface PubsubRoutingOptions {
   host: Pick<Host, 'env' | 'peerId'>
   /** Names that are followed at a time; of those that we did not publish the oldest makes room. Default 1,024. */
   maxNames?: number
-  /** How long a get waits for the first record of a name. Default 5 s. */
+  /** How long a get waits for the first record while peers are being asked. Default 5 s. */
   waitMs?: number
-  /** And then for a newer one of the other peers that were asked. Default 1 s. */
+  /** How long it waits for somebody to ask, and for a newer one once there is one. Default 1 s. */
   settleMs?: number
   /** Between two rounds of publishing again what we have. Default 10 min (go-libp2p-pubsub-router). */
   rebroadcastMs?: number
@@ -59,6 +59,8 @@ const maxResponseBytes = maxRecordBytes + 64
 const prefix = fromUtf8('/ipns/')
 
 export interface PubsubRouting extends NameRouting {
+  /** To nobody is no failure: who follows the name later gets the record from us, while we run. */
+  put: NameRouting['put']
   /** Names that are followed: looked up or published here. */
   names(): PeerId[]
   /** Follows it no more; false when it was not followed. */
@@ -139,33 +141,36 @@ class OverPubsub implements PubsubRouting {
     const known = this.#current(entry)
     if (known !== undefined) return known.bytes.slice()
     const { waitMs, settleMs, pubsub } = this.#options
-    const { env } = this.#options.host
-    const what = `waiting for a record of /ipns/${formatName(entry.name)}`
     const ends = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal])
-    const bound = deadline({ env, timeoutMs: waitMs, what, signal: ends })
-    try {
-      while (this.#current(entry) === undefined) await raceAbort(entry.news.promise, bound.signal)
-    } catch (error) {
-      if (ends.aborted || !(error instanceof TimeoutError)) throw error
+    const asked = (): Promise<unknown> => Promise.all(entry.asking.values())
+    await this.#within(settleMs, entry.news.promise, ends)
+    if (this.#current(entry) === undefined && entry.asking.size > 0)
+      await this.#within(waitMs, Promise.race([entry.news.promise, asked()]), ends)
+    const first = this.#current(entry)
+    if (first === undefined) {
+      const name = formatName(entry.name)
       const peers = pubsub.topicPeers(entry.topic).length
       throw new UnavailableError(
         'not-found',
         peers === 0
-          ? `none of our peers follows /ipns/${formatName(entry.name)}: connect to its publisher, or to somebody who resolved it over pubsub`
-          : `none of the ${peers} peers that follow /ipns/${formatName(entry.name)} has a record of it`,
+          ? `none of our peers follows /ipns/${name}: connect to its publisher, or to somebody who resolved it over pubsub`
+          : `none of the peers that follow /ipns/${name} (${peers}) has a record of it: try again once it is published`,
       )
+    }
+    if (entry.asking.size > 0) await this.#within(settleMs, asked(), ends)
+    return (this.#current(entry) ?? first).bytes.slice()
+  }
+
+  /** Waits for `event`, but not longer. Rejects when `signal` aborts. */
+  async #within(timeoutMs: number, event: Promise<unknown>, signal: AbortSignal): Promise<void> {
+    const bound = deadline({ env: this.#options.host.env, timeoutMs, what: 'a record', signal })
+    try {
+      await raceAbort(event, bound.signal)
+    } catch (error) {
+      if (signal.aborted) throw error
     } finally {
       bound.done()
     }
-    const settling = deadline({ env, timeoutMs: settleMs, what, signal: ends })
-    try {
-      await raceAbort(Promise.all(entry.asking.values()), settling.signal)
-    } catch (error) {
-      if (ends.aborted) throw error
-    } finally {
-      settling.done()
-    }
-    return (this.#current(entry) ?? entry.best)?.bytes.slice() ?? new Uint8Array(0)
   }
 
   async put(
@@ -188,16 +193,7 @@ class OverPubsub implements PubsubRouting {
       )
     }
     this.#take(entry, value, record)
-    const { recipients, duplicate } = await pubsub.publish(entry.topic, value, {
-      allowNone: true,
-      ...(signal && { signal }),
-    })
-    if (recipients.length === 0 && !duplicate) {
-      throw new UnavailableError(
-        'not-found',
-        `none of our peers follows /ipns/${formatName(name)}: those that come get the record from us, while we run`,
-      )
-    }
+    const { recipients } = await pubsub.publish(entry.topic, value, { allowNone: true, ...(signal && { signal }) })
     return recipients.length
   }
 

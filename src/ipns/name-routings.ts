@@ -41,9 +41,9 @@ export function nameRoutings(routings: readonly NameRouting[], env: Env): NameRo
     async put(key, value, { signal }) {
       const put = await Promise.allSettled(routings.map(async (routing) => routing.put(key, value, { signal })))
       signal?.throwIfAborted()
-      const taken = put.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
-      if (taken.length > 0) return taken.reduce((sum, peers) => sum + peers)
+      const peers = put.reduce((sum, one) => sum + (one.status === 'fulfilled' ? one.value : 0), 0)
       const failed = put.flatMap((one) => (one.status === 'rejected' ? [asError(one.reason)] : []))
+      if (peers > 0 || failed.length === 0) return peers
       throw failed.find((error) => !(error instanceof UnavailableError)) ?? none('nobody took the record', failed)
     },
   }

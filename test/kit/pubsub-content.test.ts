@@ -14,6 +14,9 @@ import { MemoryNetwork, memory } from '../../src/transport/memory.ts'
 const cid = cidOf(codec.raw, fromUtf8('announced'))
 const { peerId } = generateKey().publicKey
 
+const someone = (): PeerId => generateKey().publicKey.peerId
+const some = (n: number): CID => cidOf(codec.raw, fromUtf8(String(n)))
+
 const encoded = (fields: Record<string, unknown>): Uint8Array =>
   fromUtf8(JSON.stringify({ cid: String(cid), provider: String(peerId), timestamp: 1_700_000_000.5, ...fields }))
 
@@ -62,51 +65,49 @@ describe('a content announcement', () => {
   })
 })
 
+interface Heard {
+  env: ReturnType<typeof fakeEnv>
+  content: ContentTopic
+  /** What the validator says; accepted ones are handed on. */
+  say: (provider: PeerId, what: CID, ageMs?: number) => unknown
+  found: (what: CID) => Promise<string[]>
+}
+
+function hearing(options: Parameters<typeof createContentTopic>[2] = {}): Heard {
+  const env = fakeEnv()
+  let validator: Validator | undefined
+  let handler: ((message: never) => unknown) | undefined
+  const pubsub = {
+    addValidator: (_topic: string, given: Validator) => {
+      validator = given
+      return () => (validator = undefined)
+    },
+    subscribe: (topic: string, given: (message: never) => unknown) => {
+      handler = given
+      return { topic, unsubscribe: () => (handler = undefined) }
+    },
+  } as unknown as Gossipsub
+  const content = createContentTopic(pubsub, { peerId, env, addrs: () => [] }, options)
+  content.start()
+  return {
+    env,
+    content,
+    say(provider, what, ageMs = 0) {
+      const timestamp = (env.clock.wallTime() - ageMs) / 1_000
+      const message = { data: encoded({ provider: String(provider), cid: String(what), timestamp }), from: provider }
+      const verdict = validator?.(message as never, {} as never)
+      if (verdict === 'accept') handler?.(message as never)
+      return verdict
+    },
+    async found(what) {
+      const out: string[] = []
+      for await (const { peer } of content.findProviders(what)) out.push(String(peer))
+      return out
+    },
+  }
+}
+
 describe('announcements that were heard', () => {
-  interface Heard {
-    env: ReturnType<typeof fakeEnv>
-    content: ContentTopic
-    /** What the validator says; accepted ones are handed on. */
-    say: (provider: PeerId, what: CID, ageMs?: number) => unknown
-    found: (what: CID) => Promise<string[]>
-  }
-
-  function hearing(options: Parameters<typeof createContentTopic>[2] = {}): Heard {
-    const env = fakeEnv()
-    let validator: Validator | undefined
-    let handler: ((message: never) => unknown) | undefined
-    const pubsub = {
-      addValidator: (_topic: string, given: Validator) => {
-        validator = given
-        return () => (validator = undefined)
-      },
-      subscribe: (topic: string, given: (message: never) => unknown) => {
-        handler = given
-        return { topic, unsubscribe: () => (handler = undefined) }
-      },
-    } as unknown as Gossipsub
-    const content = createContentTopic(pubsub, { peerId, env, addrs: () => [] }, options)
-    content.start()
-    return {
-      env,
-      content,
-      say(provider, what, ageMs = 0) {
-        const timestamp = (env.clock.wallTime() - ageMs) / 1_000
-        const message = { data: encoded({ provider: String(provider), cid: String(what), timestamp }), from: provider }
-        const verdict = validator?.(message as never, {} as never)
-        if (verdict === 'accept') handler?.(message as never)
-        return verdict
-      },
-      async found(what) {
-        const out: string[] = []
-        for await (const { peer } of content.findProviders(what)) out.push(String(peer))
-        return out
-      },
-    }
-  }
-  const someone = (): PeerId => generateKey().publicKey.peerId
-  const some = (n: number): CID => cidOf(codec.raw, fromUtf8(String(n)))
-
   it('answer who has it, the latest first, each once, for so long', async () => {
     const { say, found, env, content } = hearing({ ttlMs: 60_000 })
     const [a, b] = [someone(), someone()]
