@@ -9,6 +9,12 @@ import type { Peer } from './peers.ts'
 import type { Incoming, Published, State, Verdict } from './state.ts'
 import type { Rpc, WireMessage } from './wire.ts'
 
+/**
+ * Turns that a message waits with which an IDONTWANT goes: those that others send with it need a turn of their router, one
+ * of their muxer and one for us to read them. An idle event loop has them over in microseconds.
+ */
+const heldTurns = 4
+
 export class Flow {
   readonly #state: State
   readonly #meshes: Meshes
@@ -40,6 +46,8 @@ export class Flow {
     if (seen.has(id, now)) {
       this.duplicates++
       this.#open.get(id)?.senders.add(peer.id)
+      // It has it: what waits in its queue is not worth sending any more.
+      peer.queue.cancel(id)
       score.duplicate(id, topic, peer.id, now)
       return
     }
@@ -153,8 +161,8 @@ export class Flow {
 
   #forward(id: string, { topic, raw, from }: WireMessage, senders: ReadonlySet<string>, now: number): void {
     const source = from === undefined ? undefined : this.#state.peers.named(from)
-    // What we said IDONTWANT of, others say, too: a turn later we know who does not need it any more.
-    const turn = raw.length < this.#state.parts.params.idontwantThresholdBytes ? 0 : this.#state.turn + 2
+    // What we said IDONTWANT of, others say, too: some turns later we know who does not need it any more.
+    const turn = raw.length < this.#state.parts.params.idontwantThresholdBytes ? 0 : this.#state.turn + heldTurns
     for (const peer of this.#receivers(topic, false, now)) {
       if (senders.has(peer.id) || peer === source || peer.unwanted.has(id)) continue
       if (this.#state.sendsPartialTo(peer, topic)) continue
