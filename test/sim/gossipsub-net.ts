@@ -463,7 +463,10 @@ export class GossipNode implements Actor {
   }
 
   pull(to: string): readonly Uint8Array[] | undefined {
-    return this.router.transmit(to, this.#net.now)?.chunks
+    const tx = this.router.transmit(to, this.#net.now)
+    // What is held back wants another turn.
+    if (tx === undefined) this.#flush()
+    return tx?.chunks
   }
 
   #changed(): void {
