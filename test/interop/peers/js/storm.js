@@ -62,11 +62,8 @@ export function stormCommands(nodes) {
       }
       const { number, sent, latencyMs } = running
       // A message that is lost ends the storm with the command's time.
-      const delivered = () =>
-        new Promise((resolve) => {
-          waiting = resolve
-          signal.addEventListener('abort', resolve, { once: true })
-        })
+      const delivered = () => new Promise((resolve) => (waiting = resolve))
+      signal.addEventListener('abort', () => waiting?.(), { once: true })
       const [cpu, start] = [cpuMs(), performance.now()]
       const publishing = new Set()
       for (let i = 0; i < count && !signal.aborted; i++) {
