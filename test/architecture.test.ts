@@ -10,7 +10,7 @@ const { dependencies } = JSON.parse(readFileSync(join(root, '../package.json'), 
 
 /** Wire codecs and machines: no promise, no platform, no clock of their own. */
 const pure =
-  /\/(wire|frame|decoder|flow|keepalive|symmetric|handshake|payload|observed|wantlist|ledger|session|session-peer|negotiate|semver)\.ts$|^mux\/yamux\/(?!yamux\.ts)|^security\/noise\/records\.ts$|^dht\/(key|wire|table|lookup)\.ts$|^dial\/(rank|backoff|dns-message)\.ts$|^dns\.ts$|^ipld\/(model|view|unixfs-view|walk|selectors?|selector-(parse|condition))\.ts$|^unixfs\/(data|murmur3|shard)\.ts$|^protocols\/graphsync\/(scan|request|response)\.ts$|^protocols\/gossipsub\/(score(-\w+)?|router|state|mesh|flow|heartbeat|queue|peers|chance|params|message-cache|seen|backoff|promises|partial-groups)\.ts$/
+  /\/(wire|frame|decoder|flow|keepalive|symmetric|handshake|payload|observed|wantlist|ledger|session|session-peer|negotiate|semver)\.ts$|^mux\/yamux\/(?!yamux\.ts)|^security\/noise\/records\.ts$|^dht\/(key|wire|table|lookup)\.ts$|^dial\/(rank|backoff|dns-message)\.ts$|^dns\.ts$|^ipld\/(model|view|unixfs-view|walk|selectors?|selector-(parse|condition))\.ts$|^unixfs\/(data|murmur3|shard)\.ts$|^protocols\/graphsync\/(scan|request|response)\.ts$|^protocols\/gossipsub\/(score(-\w+)?|router|state|mesh|flow|heartbeat|queue|peers|chance|params|message-cache|seen|backoff|promises|partial-groups|share)\.ts$/
 const impure =
   /\b(async|await|Promise|setTimeout|setInterval|setImmediate|queueMicrotask)\b|\bDate\.now|\bMath\.random|\bperformance\./
 

@@ -6,6 +6,7 @@ import { equals } from '../../bytes.ts'
 import { pick, shuffle } from './chance.ts'
 import type { Meshes } from './mesh.ts'
 import type { Peer } from './peers.ts'
+import { Share } from './share.ts'
 import type { Incoming, Published, State, Verdict } from './state.ts'
 import type { Rpc, WireMessage } from './wire.ts'
 
@@ -15,31 +16,40 @@ import type { Rpc, WireMessage } from './wire.ts'
  */
 const heldTurns = 4
 
+/**
+ * Refusals (sign.ts) of what go-libp2p-pubsub forwards all the same: a sequence number of any length, an author whose id
+ * holds a long key, a Secp256k1 key that is not compressed. Who sent it to us may be honest.
+ */
+const blameless: ReadonlySet<string> = new Set(['bad-seqno', 'bad-from', 'unreadable-key'])
+
+/** Of a peer's messages within a heartbeat: so many with a bad signature are misbehaviour, whatever the topic. */
+const forgedPerPenalty = 32
+
 export class Flow {
   readonly #state: State
   readonly #meshes: Meshes
   /** Messages whose check is under way. */
   readonly #open = new Map<string, Incoming>()
-  #openBytes = 0
+  readonly #openBytes: Share
   /** Copies of messages that were here already. */
   duplicates = 0
 
   constructor(state: State, meshes: Meshes) {
     this.#state = state
     this.#meshes = meshes
+    this.#openBytes = new Share(state.parts.limits.maxCheckingBytes)
   }
 
   incoming(peer: Peer, message: WireMessage, now: number): void {
     const { topic } = message
     // Before anything is spent on it: nobody asked for messages of topics that we are not in.
     if (!this.#state.own.has(topic)) return
-    const { score, seen, limits, refuse, idOf, signed, selfBytes } = this.#state.parts
+    const { score, seen, refuse, idOf, signed, selfBytes } = this.#state.parts
     const own = message.from !== undefined && equals(message.from, selfBytes)
     // v1.1: who forwards to us what claims to be ours is lying, or echoes: the id tells which.
     const refused = refuse(message)
     if (refused !== undefined) {
-      // go-libp2p-pubsub forwards a sequence number of any length: who sent it to us may be honest.
-      if (refused !== 'bad-seqno') score.invalid(peer.id, topic)
+      if (!blameless.has(refused)) score.invalid(peer.id, topic)
       return
     }
     const id = idOf(message)
@@ -61,7 +71,7 @@ export class Flow {
       known.senders.add(peer.id)
       return
     }
-    if (this.#openBytes + message.raw.length > limits.maxCheckingBytes) {
+    if (!this.#openBytes.fits(peer.id, message.raw.length)) {
       // Nothing is said of the id: it is not known to be genuine, and could be that of a message to come.
       this.#state.parts.promises.throttled(peer.id)
       return
@@ -69,7 +79,7 @@ export class Flow {
     const kept = owned(message)
     const incoming: Incoming = { id, sender: peer.id, senders: new Set([peer.id]), message: kept, state: 'checking' }
     if (known === undefined) this.#open.set(id, incoming)
-    this.#openBytes += message.raw.length
+    this.#openBytes.take(peer.id, message.raw.length)
     peer.checking++
     this.#state.events.push({ kind: 'incoming', incoming })
     // Without signatures the id is the content: nothing can be claimed falsely.
@@ -91,7 +101,13 @@ export class Flow {
   invalid(incoming: Incoming): void {
     this.#checked(incoming)
     this.#close(incoming)
-    for (const sender of incoming.senders) this.#state.parts.score.invalid(sender, incoming.message.topic)
+    const { score } = this.#state.parts
+    for (const sender of incoming.senders) {
+      score.invalid(sender, incoming.message.topic)
+      const peer = this.#state.peers.get(sender)
+      // Topics need not be scored, and checking a signature is what costs most.
+      if (peer !== undefined && ++peer.forged % forgedPerPenalty === 0) score.penalize(sender)
+    }
   }
 
   /** Its signature holds: it counts as seen from now on. False: another copy was first. */
@@ -126,7 +142,7 @@ export class Flow {
   #close(incoming: Incoming): void {
     if (incoming.state === 'settled') return
     incoming.state = 'settled'
-    this.#openBytes -= incoming.message.raw.length
+    this.#openBytes.give(incoming.sender, incoming.message.raw.length)
     if (this.#open.get(incoming.id) === incoming) this.#open.delete(incoming.id)
   }
 

@@ -166,7 +166,7 @@ class Adapter implements Gossipsub {
     })
     this.#topics = new Topics(host.env, (topic) => this.#left(topic))
     this.#exchange = new Exchange(host, this.#options.maxExchangeDials)
-    this.#validators = new Validators(host.env, maxValidating)
+    this.#validators = new Validators(host.env, host.peerId, maxValidating)
     this.#events = new Events((event, error) => host.env.trace?.('gossipsub.listener-threw', { event, error }))
     options.partial?.attach(this.#router, () => this.#changed())
     // pubsub §The Message: it goes up; the clock keeps it above what we sent before a restart.

@@ -197,6 +197,7 @@ export class Links {
       stream = await this.#host.newStream(link.peer, protocols, { signal, timeoutMs })
     } catch (error) {
       this.#host.env.trace?.('gossipsub.stream-failed', { peer: link.peer, error: asError(error) })
+      if (this.#links.get(link.id) === link) this.#reopen(link)
       return
     }
     if (signal.aborted || this.#links.get(link.id) !== link) {
@@ -215,6 +216,11 @@ export class Links {
   #lost(link: Link, stream: ProtocolStream): void {
     if (link.outbound !== stream) return
     link.outbound = undefined
+    this.#reopen(link)
+  }
+
+  #reopen(link: Link): void {
+    // It may have grafted us meanwhile: who can't be written to has no place in a mesh.
     this.#router.closed(link.id)
     this.#events.changed()
     if (link.reopens >= maxReopens || this.#stop.signal.aborted) return
@@ -243,6 +249,8 @@ export class Links {
     this.#open(link)
     const { maxRpcBytes: maxBytes, frameTimeoutMs } = this.#options
     try {
+      // A new stream is no way round the wait of an old one.
+      await link.paused?.promise
       await readFrames(stream, this.#host.env, { maxBytes, frameTimeoutMs, what: 'an RPC' }, (frame) =>
         this.#received(link, stream, frame),
       )
@@ -263,7 +271,7 @@ export class Links {
     this.#events.changed()
     if ((this.#router.peer(link.id)?.checking ?? 0) < this.#options.maxCheckingPerPeer) return
     // Its own window fills while we are busy with what it sent.
-    link.paused = deferred()
+    link.paused ??= deferred()
     return link.paused.promise
   }
 

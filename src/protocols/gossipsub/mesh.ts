@@ -127,8 +127,9 @@ export class Meshes {
         refused.add(topic)
       } else {
         this.#enter(topic, peer.id, 'peer', now)
-        // It says so by grafting, whether or not its subscription is already here.
-        this.#state.peers.subscribe(peer, { topic, subscribe: true })
+        // It says so by grafting, whether or not its subscription is already here; that says more (partial messages).
+        if (peer.topics.has(topic) || !this.#state.peers.subscribe(peer, { topic, subscribe: true })) continue
+        this.#state.events.push({ kind: 'subscription', peer: peer.id, topic, subscribed: true })
       }
     }
     for (const topic of refused) this.sendPrune(topic, peer, exchange, now, params.pruneBackoffMs)

@@ -30,6 +30,8 @@ export interface Peer {
   asked: number
   iwants: number
   idontwants: number
+  /** Its messages whose signature did not hold, since then. */
+  forged: number
   /** Ids that it does not want, until which heartbeat. */
   readonly unwanted: Map<string, number>
   /** Of the first RPC on its stream; undefined before it came. */
@@ -94,6 +96,7 @@ export class Peers {
       asked: 0,
       iwants: 0,
       idontwants: 0,
+      forged: 0,
       unwanted: new Map(),
       extensions: undefined,
       checking: 0,

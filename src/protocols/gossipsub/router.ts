@@ -31,6 +31,12 @@ import {
 /** v1.3 §Extensions: sending them twice, or late, is misbehaviour (go-libp2p-pubsub: 10). */
 const lateExtensionsPenalty = 10
 
+/** Whoever takes and leaves a topic in one RPC costs us, and those who listen, one change. */
+function lastWords(subscriptions: readonly Subscription[]): Iterable<Subscription> {
+  if (subscriptions.length < 2) return subscriptions
+  return new Map(subscriptions.map((subscription) => [subscription.topic, subscription])).values()
+}
+
 export class Router {
   readonly #state: State
   readonly #meshes: Meshes
@@ -179,7 +185,7 @@ export class Router {
       return
     }
     this.#extensions(peer, rpc)
-    for (const subscription of rpc.subscriptions) this.#subscribed(peer, subscription, now)
+    for (const subscription of lastWords(rpc.subscriptions)) this.#subscribed(peer, subscription, now)
     if (!accepted) return
     for (const message of rpc.publish) this.#flow.incoming(peer, message, now)
     if (value >= thresholds.gossip) {
@@ -316,7 +322,7 @@ export class Router {
     backoff.clear(now)
     seen.clear(now)
     for (const peer of this.#state.peers) {
-      peer.ihaves = peer.asked = peer.iwants = peer.idontwants = 0
+      peer.ihaves = peer.asked = peer.iwants = peer.idontwants = peer.forged = 0
       for (const [id, until] of peer.unwanted) {
         // In order of time: the first that stays ends it.
         if (until > this.#state.tick) break

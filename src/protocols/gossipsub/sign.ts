@@ -21,10 +21,13 @@ export type Refusal =
   | 'missing-signature'
   | 'missing-key'
   | 'bad-key'
+  | 'unreadable-key'
   | 'unexpected-from'
   | 'unexpected-seqno'
   | 'unexpected-signature'
   | 'unexpected-key'
+
+type KeyRefusal = Extract<Refusal, 'bad-from' | 'missing-key' | 'bad-key' | 'unreadable-key'>
 
 const prefix = fromUtf8('libp2p-pubsub:')
 /** Big-endian. */
@@ -50,10 +53,7 @@ export class AuthorKeys {
   }
 
   /** The key that must have signed it. */
-  of({
-    from,
-    key,
-  }: Pick<WireMessage, 'from' | 'key'>): PublicKey | 'missing-from' | 'bad-from' | 'missing-key' | 'bad-key' {
+  of({ from, key }: Pick<WireMessage, 'from' | 'key'>): PublicKey | 'missing-from' | KeyRefusal {
     if (from === undefined) return 'missing-from'
     if (from.length > peerIdBytes) return 'bad-from'
     const author = idKey(from)
@@ -78,7 +78,7 @@ export class AuthorKeys {
   }
 }
 
-function readKey(from: Uint8Array, key: Uint8Array | undefined): PublicKey | 'bad-from' | 'missing-key' | 'bad-key' {
+function readKey(from: Uint8Array, key: Uint8Array | undefined): PublicKey | KeyRefusal {
   if (key === undefined) {
     let id: PeerId
     try {
@@ -92,7 +92,7 @@ function readKey(from: Uint8Array, key: Uint8Array | undefined): PublicKey | 'ba
     const read = decodePublicKey(Key.encode(Key.decode(key)))
     return equals(read.peerId.bytes, from) ? read : 'bad-key'
   } catch {
-    return 'bad-key'
+    return 'unreadable-key'
   }
 }
 

@@ -11,7 +11,10 @@ import type { Seen } from './seen.ts'
 import type { ControlExtensions, PartialMessages, PrunedPeer, WireMessage } from './wire.ts'
 
 export interface RouterLimits extends PeerLimits, QueueLimits {
-  /** Bytes of messages whose check is under way, of all peers; one more is dropped as throttled. Default 64 MiB. */
+  /**
+   * Bytes of messages whose check is under way, of all peers; one more is dropped as throttled, as is one of a peer that
+   * has more of them than are left for others. Default 64 MiB.
+   */
   maxCheckingBytes: number
   /** Entries of what one peer does not want. Default 10,000. */
   maxUnwanted: number

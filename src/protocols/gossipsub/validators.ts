@@ -6,6 +6,7 @@ import { deadline, raceAbort } from '../../deadline.ts'
 import type { Env } from '../../env.ts'
 import { asError } from '../../errors.ts'
 import type { PeerId } from '../../peer/id.ts'
+import { Share } from './share.ts'
 import type { Verdict } from './state.ts'
 import type { PubSubMessage } from './topics.ts'
 
@@ -21,7 +22,10 @@ export type Validator = (
 ) => Validation | Promise<Validation>
 
 export interface ValidatorOptions {
-  /** Checks of this validator at a time. Default 1,024 (go-libp2p-pubsub). */
+  /**
+   * Checks of this validator at a time, of messages of all peers; one peer can't take more of them than are left for
+   * others. Default 1,024 (go-libp2p-pubsub).
+   */
   concurrency?: number
   /** Default 10 s. */
   timeoutMs?: number
@@ -29,9 +33,8 @@ export interface ValidatorOptions {
 
 interface Entry {
   readonly validator: Validator
-  readonly concurrency: number
   readonly timeoutMs: number
-  running: number
+  readonly room: Share
 }
 
 const defaults = { concurrency: 1_024, timeoutMs: 10_000 } satisfies Required<ValidatorOptions>
@@ -39,14 +42,15 @@ const defaults = { concurrency: 1_024, timeoutMs: 10_000 } satisfies Required<Va
 /** By topic; undefined: of all topics. */
 export class Validators {
   readonly #env: Env
-  readonly #maxRunning: number
+  readonly #room: Share
+  readonly #self: PeerId
   readonly #entries = new Map<string | undefined, Set<Entry>>()
-  #running = 0
 
   /** `maxRunning`: checks of all validators at a time. */
-  constructor(env: Env, maxRunning: number) {
+  constructor(env: Env, self: PeerId, maxRunning: number) {
     this.#env = env
-    this.#maxRunning = maxRunning
+    this.#self = self
+    this.#room = new Share(maxRunning)
   }
 
   /** Returns the undo. */
@@ -54,7 +58,7 @@ export class Validators {
     const { concurrency, timeoutMs } = { ...defaults, ...options }
     if (!(concurrency >= 1)) throw new RangeError(`concurrency is ${concurrency}, want 1 or more`)
     if (!(timeoutMs > 0)) throw new RangeError(`timeoutMs is ${timeoutMs}, want more than 0`)
-    const entry: Entry = { validator, concurrency, timeoutMs, running: 0 }
+    const entry: Entry = { validator, timeoutMs, room: new Share(concurrency) }
     const entries = this.#entries.get(topic)
     if (entries === undefined) this.#entries.set(topic, new Set([entry]))
     else entries.add(entry)
@@ -82,12 +86,14 @@ export class Validators {
   }
 
   #run(entry: Entry, message: PubSubMessage, from: PeerId): Verdict | Promise<Verdict> {
-    if (entry.running >= entry.concurrency || this.#running >= this.#maxRunning) return 'throttled'
+    const who = from.equals(this.#self) ? undefined : from.toString()
+    if (!entry.room.fits(who) || !this.#room.fits(who)) return 'throttled'
+    const { topic } = message
     let bound: ReturnType<typeof deadline> | undefined
     const env = this.#env
     const bind = (): ReturnType<typeof deadline> =>
-      (bound ??= deadline({ env, timeoutMs: entry.timeoutMs, what: `validating a message of ${message.topic}` }))
-    let said: Validation | Promise<Validation>
+      (bound ??= deadline({ env, timeoutMs: entry.timeoutMs, what: `validating a message of ${topic}` }))
+    let said: unknown
     try {
       said = entry.validator(message, {
         from,
@@ -98,31 +104,43 @@ export class Validators {
       })
     } catch (error) {
       bound?.done()
-      return this.#failed(message.topic, error)
+      return this.#failed(topic, error)
     }
-    if (said instanceof Promise) return this.#settled(entry, message.topic, said, bind())
+    if (typeof said === 'object' && said !== null && 'then' in said) {
+      return this.#settled(entry, topic, Promise.resolve(said), bind(), who)
+    }
     bound?.done()
-    return said
+    return this.#verdict(topic, said)
   }
 
   async #settled(
-    entry: Entry,
+    { room }: Entry,
     topic: string,
-    said: Promise<Validation>,
+    said: Promise<unknown>,
     bound: ReturnType<typeof deadline>,
+    who: string | undefined,
   ): Promise<Verdict> {
-    entry.running++
-    this.#running++
+    room.take(who)
+    this.#room.take(who)
     try {
       // A validator that hangs is not waited for.
-      return await raceAbort(said, bound.signal)
+      return this.#verdict(topic, await raceAbort(said, bound.signal))
     } catch (error) {
       return this.#failed(topic, error)
     } finally {
-      entry.running--
-      this.#running--
+      room.give(who)
+      this.#room.give(who)
       bound.done()
     }
+  }
+
+  /** One that says nothing, or something else, has not accepted anything. */
+  #verdict(topic: string, said: unknown): Verdict {
+    if (said === 'accept' || said === 'reject' || said === 'ignore') return said
+    return this.#failed(
+      topic,
+      new TypeError(`a validator of ${topic} said ${String(said)}, want accept, reject or ignore`),
+    )
   }
 
   #failed(topic: string, error: unknown): Verdict {

@@ -79,7 +79,7 @@ export interface RpcBudget {
   controlBytes: number
   /** Longer ids are passed over. */
   idBytes: number
-  /** A longer topic is a ProtocolError `oversized`. */
+  /** A longer topic is a ProtocolError `oversized`; that of a message is left out with it. */
   topicBytes: number
 }
 
@@ -277,7 +277,7 @@ class Decoder {
       const tag = this.#tag()
       if (tag === 0x12) {
         if (rpc.publish.length < budget.publish) {
-          rpc.publish.push(this.#message())
+          this.#publish()
         } else {
           r.span()
           dropped.publish++
@@ -324,9 +324,25 @@ class Decoder {
     return out
   }
 
+  /**
+   * A message that we can't read is left out, and the rest of the RPC is read: another stack may have found it good (one
+   * with a group, say), and who forwards it must not lose its stream for what its author wrote.
+   */
+  #publish(): void {
+    const r = this.#r
+    const { rpc } = this
+    const outer = r.enter()
+    try {
+      rpc.publish.push(this.#message())
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      rpc.dropped.publish++
+    }
+    r.leave(outer)
+  }
+
   #message(): WireMessage {
     const r = this.#r
-    const outer = r.enter()
     const start = r.at
     let from: Uint8Array | undefined
     let data: Uint8Array | undefined
@@ -344,7 +360,6 @@ class Decoder {
       else if (tag === 0x32) key = r.bytes()
       else this.#skip(tag, 'message')
     }
-    r.leave(outer)
     return { from, data, seqno, topic, signature, key, raw: this.#frame.subarray(start, r.at) }
   }
 

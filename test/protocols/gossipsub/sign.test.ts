@@ -141,9 +141,9 @@ describe('StrictSign', () => {
     ['bad-from', 'Ed25519', { from: new Uint8Array(1_000_000) }],
     // Known as too long before its key is looked at, or it is made a key of a map.
     ['bad-from', 'RSA', { from: new Uint8Array(1_000_000) }],
-    ['bad-key', 'Ed25519', { key: new Uint8Array(0) }],
-    ['bad-key', 'Ed25519', { key: fromUtf8('nonsense') }],
-    ['bad-key', 'RSA', { key: new Uint8Array(100_000) }],
+    ['unreadable-key', 'Ed25519', { key: new Uint8Array(0) }],
+    ['unreadable-key', 'Ed25519', { key: fromUtf8('nonsense') }],
+    ['unreadable-key', 'RSA', { key: new Uint8Array(100_000) }],
     ['missing-key', 'RSA', { key: undefined }],
     ['missing-key', 'ECDSA', { key: undefined }],
   ]

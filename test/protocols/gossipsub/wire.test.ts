@@ -366,7 +366,6 @@ describe('the budget', () => {
     const budget = tight({ topicBytes: 10 })
     const frames = [
       field(1, field(2, long)),
-      field(2, field(4, long)),
       field(3, field(1, field(1, long))),
       field(3, field(3, field(1, long))),
       field(3, field(4, field(1, long))),
@@ -376,6 +375,8 @@ describe('the budget', () => {
       expect(codeOf(frame, budget)).toBe('oversized')
       expect(codeOf(frame)).toBeUndefined()
     }
+    const { publish, dropped } = decodeRpc(field(2, field(4, long)), budget)
+    expect([publish.length, dropped.publish]).toEqual([0, 1])
   })
 
   it('makes nothing of a megabyte of the smallest entries but a count', () => {
@@ -471,18 +472,24 @@ describe('a broken RPC is a ProtocolError:', () => {
       ],
     ],
   ]
+  /** A message is left out of its RPC, anything else is the end of it. */
+  const refusal = (path: number[], tag: number): unknown => {
+    const frame = wrong(path, tag)
+    if (path[0] !== 2) return codeOf(frame)
+    return decodeRpc(frame).dropped.publish === 1 ? 'bad-protobuf' : undefined
+  }
   it.each(known)('a known field of %j with another wire type', (path, fields) => {
     for (const [n, wire] of fields) {
-      expect(codeOf(wrong(path, n * 8 + wire))).toBeUndefined()
+      expect(refusal(path, n * 8 + wire)).toBeUndefined()
       for (const other of [0, 1, 2, 3, 4, 5, 6, 7]) {
-        if (other !== wire) expect(codeOf(wrong(path, n * 8 + other)), `${n} as ${other}`).toBe('bad-protobuf')
+        if (other !== wire) expect(refusal(path, n * 8 + other), `${n} as ${other}`).toBe('bad-protobuf')
       }
     }
     // Fields that nobody knows are passed over.
-    expect(codeOf(wrong(path, 99 * 8))).toBeUndefined()
-    expect(codeOf(wrong(path, 99 * 8 + 2))).toBeUndefined()
-    expect(codeOf(wrong(path, 99 * 8 + 3))).toBe('bad-protobuf')
-    expect(codeOf(wrong(path, 2))).toBe('bad-protobuf')
+    expect(refusal(path, 99 * 8)).toBeUndefined()
+    expect(refusal(path, 99 * 8 + 2)).toBeUndefined()
+    expect(refusal(path, 99 * 8 + 3)).toBe('bad-protobuf')
+    expect(refusal(path, 2)).toBe('bad-protobuf')
   })
 
   it('a topic that is no UTF-8', () => {
