@@ -36,7 +36,8 @@ export function formatBytes(size: number): string {
 }
 
 export interface Progress {
-  add(bytes: number): void
+  /** `blocks` are told beside the bytes where there are any. */
+  add(bytes: number, blocks?: number): void
   /** Once known. */
   total(bytes: number): void
   done(): void
@@ -86,6 +87,7 @@ export class Output {
   /** A bar on a terminal, a plain line now and then elsewhere, nothing with --json. */
   progress(what: string, total?: number): Progress {
     let size = 0
+    let count = 0
     let goal = total
     let shownAt = Date.now()
     const startedAt = shownAt
@@ -93,15 +95,17 @@ export class Output {
     const silent = this.json
     const line = (): string => {
       const rate = `${formatBytes(Math.round(size / Math.max(0.001, (Date.now() - startedAt) / 1000)))}/s`
-      if (goal === undefined || goal === 0) return `${what}  ${formatBytes(size)}  ${rate}`
+      const blocks = count === 0 ? '' : `  ${count} ${count === 1 ? 'block' : 'blocks'}`
+      if (goal === undefined || goal === 0) return `${what}${blocks}  ${formatBytes(size)}  ${rate}`
       const share = Math.min(1, size / goal)
       const filled = Math.round(share * 24)
       const bar = terminal ? `  [${'='.repeat(filled)}${' '.repeat(24 - filled)}]` : ''
       return `${what}${bar}  ${Math.floor(share * 100)}%  ${formatBytes(size)} of ${formatBytes(goal)}  ${rate}`
     }
     return {
-      add(bytes) {
+      add(bytes, blocks = 0) {
         size += bytes
+        count += blocks
         if (silent || Date.now() - shownAt < (terminal ? barEveryMs : lineEveryMs)) return
         shownAt = Date.now()
         process.stderr.write(terminal ? `\r\u001b[K${printable(line())}` : `${printable(line())}\n`)

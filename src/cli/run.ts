@@ -21,6 +21,7 @@ import { cat } from './commands/cat.ts'
 import { dag } from './commands/dag.ts'
 import { dht } from './commands/dht.ts'
 import { get } from './commands/get.ts'
+import { graph } from './commands/graph.ts'
 import { id } from './commands/id.ts'
 import { key } from './commands/key.ts'
 import { ls } from './commands/ls.ts'
@@ -45,6 +46,7 @@ const commands: readonly Command[] = [
   ...names,
   ...key,
   ...dag,
+  ...graph,
   ...dht,
   ...pubsub,
 ]

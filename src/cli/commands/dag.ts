@@ -1,8 +1,6 @@
 /* Blocks of any format: one as JSON, a whole DAG into a CAR and out of one. */
-import { open as openFile, rename, rm } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
 import { UnavailableError } from '../../errors.ts'
-import { readCar, writeCar } from '../../ipld/car.ts'
+import { readCar } from '../../ipld/car.ts'
 import { parseCid, type CID } from '../../ipld/cid.ts'
 import { codecs } from '../../ipld/codecs.ts'
 import { childOf, isLink, type IpldNode } from '../../ipld/model.ts'
@@ -11,11 +9,11 @@ import { parseSelector } from '../../ipld/selector-parse.ts'
 import { selectorFromText } from '../../ipld/selectors.ts'
 import { traverse } from '../../ipld/traverse.ts'
 import type { BlockPair } from '../../store/blocks.ts'
-import { storing, temporaryName } from '../../store/durable.ts'
 import { openRepo } from '../../store/repo.ts'
 import { fetchBlock, type BlockSource } from '../../unixfs/blocks.ts'
 import { formatPath, parsePath } from '../../unixfs/path.ts'
 import { UsageError, type Command } from '../args.ts'
+import { carTarget, outputOption, writeCarTo } from '../car-file.ts'
 import { contentOf } from '../files.ts'
 import { escaped, formatBytes, printable, type Progress } from '../output.ts'
 import { reading, readingOptions } from '../reading.ts'
@@ -141,39 +139,6 @@ const importCar: Command = {
   },
 }
 
-/** Writes a file that is there whole or not at all; a CAR that is cut between two sections would look whole. */
-async function writeWhole(path: string, chunks: AsyncIterable<Uint8Array>): Promise<void> {
-  const temporary = join(dirname(path), temporaryName())
-  const file = await storing(path, () => openFile(temporary, 'wx'))
-  try {
-    try {
-      const waiting: Uint8Array[] = []
-      let size = 0
-      const flush = async (): Promise<void> => {
-        if (size > 0) await storing(path, () => file.writev(waiting))
-        waiting.length = size = 0
-      }
-      for await (const chunk of chunks) {
-        waiting.push(chunk)
-        size += chunk.length
-        if (size >= writeBytes || waiting.length >= writeChunks) await flush()
-      }
-      await flush()
-      await storing(path, () => file.sync())
-    } finally {
-      await file.close()
-    }
-    await storing(path, () => rename(temporary, path))
-  } catch (error) {
-    await rm(temporary, { force: true })
-    throw error
-  }
-}
-
-/** What is gathered for one write. */
-const writeBytes = 1024 * 1024
-const writeChunks = 512
-
 const exportCar: Command = {
   name: 'dag export',
   summary: 'write a DAG as a CAR',
@@ -184,17 +149,15 @@ const exportCar: Command = {
   ].join('\n'),
   options: {
     ...readingOptions,
-    output: { type: 'string', short: 'o', value: 'FILE', help: 'where to (default standard output)' },
+    ...outputOption,
     selector: { type: 'string', value: 'TEXT', help: 'what of the DAG (default all)' },
   },
   arity: [1, 1],
   async run(context) {
     const { args, options, out, signal } = context
     const root = parseCid(args[0] ?? '')
-    const { output, selector: text } = options
-    const target = typeof output === 'string' && output !== '-' ? resolve(output) : undefined
-    if (target === undefined && process.stdout.isTTY)
-      throw new UsageError('a CAR is nothing for a terminal: want -o FILE, or > FILE')
+    const { selector: text } = options
+    const target = carTarget(options)
     const selector = parseSelector(selectorFromText(typeof text === 'string' ? text : 'all'))
     await reading(context, async (kit, fetch) => {
       const source = await kit.open(root, fetch)
@@ -222,9 +185,7 @@ const exportCar: Command = {
         }
       }
       try {
-        const car = writeCar([root], drawn())
-        if (target === undefined) for await (const chunk of car) await out.write(chunk)
-        else await writeWhole(target, car)
+        await writeCarTo(target, out, root, drawn())
       } finally {
         progress.done()
         await source.end()

@@ -89,7 +89,7 @@ function untilAborted(signal: AbortSignal): Promise<void> {
 export const serve: Command = {
   name: 'serve',
   summary: 'run a node that serves the blocks of this repo until Ctrl-C',
-  usage: '[--listen MULTIADDR]... [--dht MODE] [--bootstrap ADDR]... [--mdns] [--topic T]... [--perf]',
+  usage: '[--listen MULTIADDR]... [--dht MODE] [--bootstrap ADDR]... [--mdns] [--topic T]... [--no-graphsync] [--perf]',
   more: [
     'Addresses are /ip4/HOST/tcp/PORT, for WebSocket and browsers /ip4/HOST/tcp/PORT/ws, with a certificate',
     '/ip4/HOST/tcp/PORT/tls/ws; port 0 is any free one.',
@@ -118,6 +118,7 @@ export const serve: Command = {
       value: 'TOPIC',
       help: 'be in this topic of GossipSub, and hand its messages on; repeatable',
     },
+    'no-graphsync': { type: 'boolean', help: 'do not answer GraphSync: Bitswap gives the same blocks one by one' },
     perf: { type: 'boolean', help: 'let every peer measure with rhiza perf: it costs bandwidth' },
   },
   arity: [0, 0],
@@ -136,6 +137,7 @@ export const serve: Command = {
         ...found,
         ...(certified && { transports: certified.transports }),
         ...(topics.length > 0 && { pubsub: true }),
+        graphsync: options['no-graphsync'] !== true,
       }
       const kit = listen.length > 0 ? await startOn(repo, listen, network) : await startSomewhere(repo, network)
       const names = await republishing(kit, repo)
