@@ -9,17 +9,19 @@ import { ProtocolError, asError, type Attempt } from '../../errors.ts'
 import { readFrames } from '../../frames.ts'
 import type { Connection, Host, ProtocolStream } from '../../host.ts'
 import { messageBytes } from '../../limits.ts'
+import { Outbound, type OutboundOptions } from '../../outbound.ts'
 import type { PeerId } from '../../peer/id.ts'
 import type { Blockstore } from '../../store/blocks.ts'
 import { newLedger, type Ledger, type Lookup, type Responder } from './ledger.ts'
-import { Outbound, type LinkOptions } from './link.ts'
 import type { FetchEvent, Fetcher, Session } from './session.ts'
-import { decodeMessage, encodeMessage, protocolIds } from './wire.ts'
+import { decodeMessage, encodeMessage, protocolIds, versionOf } from './wire.ts'
+
+const what = 'a Bitswap message'
 
 /** What serving needs of a store. With `size`, small blocks go out at once where a peer asks whether we have them. */
 export type BlockSource = Pick<Blockstore, 'has' | 'get'> & Partial<Pick<Blockstore, 'size'>>
 
-export interface NetworkOptions extends LinkOptions {
+export interface NetworkOptions extends OutboundOptions {
   /** For the rest of a message that began to arrive. */
   frameTimeoutMs: number
   /** Streams that a peer may have open with us on one connection. */
@@ -149,12 +151,16 @@ export class Network {
       link = {
         peer,
         id,
-        wants: new Outbound(this.#host, peer, this.#options, () => {
-          // Wants may have been lost with it.
-          this.#fetcher.resync(id)
-          this.#drain()
+        wants: new Outbound(this.#host, peer, this.#options, {
+          protocols: protocolIds,
+          what,
+          onLost: () => {
+            // Wants may have been lost with it.
+            this.#fetcher.resync(id)
+            this.#drain()
+          },
         }),
-        replies: new Outbound(this.#host, peer, this.#options),
+        replies: new Outbound(this.#host, peer, this.#options, { protocols: protocolIds, what }),
         ledger: newLedger(),
         heardBytes: 0,
         connecting: false,
@@ -270,7 +276,7 @@ export class Network {
     if (link.connecting) return
     link.connecting = true
     try {
-      const version = await link.wants.ensure()
+      const version = versionOf(await link.wants.ensure())
       this.#fetcher.ready(link.id, version === '1.2', this.#now)
     } catch (error) {
       this.#lost(link, asError(error).message)
@@ -305,7 +311,7 @@ export class Network {
       for (let m = this.#fetcher.transmit(link.id); m !== undefined; m = this.#fetcher.transmit(link.id)) {
         const message = m
         try {
-          await link.wants.send((version) => encodeMessage(message, version))
+          await link.wants.send((protocol) => encodeMessage(message, versionOf(protocol)))
           again = true
         } catch (error) {
           // The peer may have let go of an idle stream: once more on a fresh one.
@@ -329,7 +335,7 @@ export class Network {
       // Nothing is ever answered on the peer's stream.
       await stream.closeWrite()
       const { frameTimeoutMs } = this.#options
-      const limits = { maxBytes: messageBytes, frameTimeoutMs, what: 'a Bitswap message' }
+      const limits = { maxBytes: messageBytes, frameTimeoutMs, what }
       await readFrames(stream, this.#host.env, limits, (frame) => this.#receive(link, frame))
     } catch (error) {
       // Not when the stream was reset for a violation that is known already.
@@ -393,7 +399,7 @@ export class Network {
     try {
       for (let r = this.#responder.transmit(link.id); r !== undefined; r = this.#responder.transmit(link.id)) {
         const { message } = r
-        const send = (): Promise<void> => link.replies.send((version) => encodeMessage(message, version))
+        const send = (): Promise<void> => link.replies.send((protocol) => encodeMessage(message, versionOf(protocol)))
         await send().catch((error: unknown) => {
           if (this.#links.get(link.id) !== link || this.#host.connections(link.peer).length === 0) throw error
           // The peer may have let go of an idle stream: once more on a fresh one.

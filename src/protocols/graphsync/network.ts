@@ -4,13 +4,14 @@
  */
 import { codeOfStream } from '../../close-codes.ts'
 import { asError, errorCode, ProtocolError, TimeoutError } from '../../errors.ts'
+import { readFrames } from '../../frames.ts'
 import type { Connection, Host, ProtocolStream } from '../../host.ts'
 import { deferred, type Deferred } from '../../inbox.ts'
 import type { CID } from '../../ipld/cid.ts'
 import { messageBytes } from '../../limits.ts'
+import { Outbound, type OutboundOptions } from '../../outbound.ts'
 import type { PeerId } from '../../peer/id.ts'
 import type { Blockstore } from '../../store/blocks.ts'
-import { Outbound, readFrames, type LinkOptions } from './link.ts'
 import { Arrival, type Hash } from './request.ts'
 import type { Lookup, OutgoingBlock, Responder, ResponderEvent, Response } from './response.ts'
 import {
@@ -25,7 +26,7 @@ import {
 /** What serving needs of a store. */
 export type BlockSource = Pick<Blockstore, 'get'>
 
-export interface NetworkOptions extends LinkOptions {
+export interface NetworkOptions extends OutboundOptions {
   /** For the rest of a message that began to arrive. */
   frameTimeoutMs: number
   /** Streams that a peer may have open with us on one connection. */
@@ -170,12 +171,16 @@ export class Network {
     const id = peer.toString()
     let link = this.#links.get(id)
     if (link === undefined) {
-      const outbound = new Outbound(this.#host, peer, this.#options, () => {
-        const link = this.#links.get(id)
-        if (link?.outbound !== outbound) return
-        // What was said last may have been lost with the stream.
-        const error = new ProtocolError('truncated', 'peer let go of our stream')
-        for (const asker of link.askers.values()) if (asker.unanswered) asker.lost(error)
+      const outbound = new Outbound(this.#host, peer, this.#options, {
+        protocols: [protocolId],
+        what: 'a GraphSync message',
+        onLost: () => {
+          const link = this.#links.get(id)
+          if (link?.outbound !== outbound) return
+          // What was said last may have been lost with the stream.
+          const error = new ProtocolError('truncated', 'peer let go of our stream')
+          for (const asker of link.askers.values()) if (asker.unanswered) asker.lost(error)
+        },
       })
       link = new Link(peer, outbound, this.#options.bufferedBytes)
       this.#links.set(id, link)
@@ -233,7 +238,7 @@ export class Network {
         const reply = this.#responder.transmit(link.id)
         if (requests.length === 0 && reply === undefined) return
         const message = { ...reply?.message, requests }
-        const send = (): Promise<void> => link.outbound.send(encodeMessage(message))
+        const send = (): Promise<void> => link.outbound.send(() => encodeMessage(message))
         await send().catch((error: unknown) => {
           const gone = this.#links.get(link.id) !== link || this.#host.connections(link.peer).length === 0
           if (gone || error instanceof TimeoutError) throw error
@@ -271,8 +276,9 @@ export class Network {
     try {
       // Nothing is ever answered on the peer's stream.
       await stream.closeWrite()
-      const limits = { maxBytes: messageBytes, frameTimeoutMs: this.#options.frameTimeoutMs }
-      await readFrames(stream, this.#host, limits, (frame) => this.#receive(link, frame))
+      const { frameTimeoutMs } = this.#options
+      const limits = { maxBytes: messageBytes, frameTimeoutMs, what: 'a GraphSync message' }
+      await readFrames(stream, this.#host.env, limits, (frame) => this.#receive(link, frame))
     } catch (error) {
       // Not when the stream was reset for a violation that is known already.
       if (link.inbound.has(stream)) {

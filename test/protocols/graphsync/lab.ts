@@ -14,7 +14,7 @@ import {
   type GraphsyncProgress,
   type GraphsyncRequest,
 } from '../../../src/protocols/graphsync/graphsync.ts'
-import { readFrames } from '../../../src/protocols/graphsync/link.ts'
+import { readFrames } from '../../../src/frames.ts'
 import {
   MetadataReader,
   MetadataWriter,
@@ -158,7 +158,7 @@ export class Script {
     this.host = new FakeHost(number)
     this.host.handle(protocolId, async (stream) => {
       try {
-        await readFrames(stream, this.host, { maxBytes: 5e6, frameTimeoutMs: 1e6 }, (frame) => {
+        await readFrames(stream, this.host.env, { maxBytes: 5e6, frameTimeoutMs: 1e6, what: 'a message' }, (frame) => {
           const message = decodeMessage(frame)
           this.received.push(message)
           react(message, this)
