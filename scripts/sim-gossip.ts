@@ -1,7 +1,7 @@
 /*
  * GossipSub at scale and under attack, in virtual time (test/sim/gossipsub-net.ts). Parts, all of them by default:
  * `scale` (one publisher to 1,000 nodes), `large` (128 KiB and 1 MiB), `topics` (200 on one node), `memory` (bytes per
- * peer, topic and message; wants --expose-gc), `attacks` (--seeds 5). `--quick` is a fifth of it, to try it out.
+ * peer, topic and message; wants --expose-gc), `attacks` (--seeds 5, --kind eclipse). `--quick` is a fifth of it, to try it out.
  */
 import { parseArgs } from 'node:util'
 import type { Version } from '../src/protocols/gossipsub/peers.ts'
@@ -197,7 +197,7 @@ function memory(quick: boolean): void {
   )
 }
 
-function attacks(seeds: number, quick: boolean): void {
+function attacks(seeds: number, quick: boolean, only: string | undefined): void {
   const small = quick ? 0.4 : 1
   const kinds: readonly (readonly [AttackOptions['kind'], Omit<AttackOptions, 'seed' | 'scoring' | 'kind'>])[] = [
     ['none', { honest: 60 * small, sybils: 0, sybilDegree: 0, calmMs: 10_000, measureMs: 30_000 }],
@@ -217,6 +217,7 @@ function attacks(seeds: number, quick: boolean): void {
   say('| attack | defence | worst delivery | p50 ms | p99 ms | last ms | mesh links to Sybils, before and after |')
   say('| --- | --- | --- | --- | --- | --- | --- |')
   for (const [kind, of] of kinds) {
+    if (only !== undefined && only !== kind) continue
     for (const [name, defence] of ways) {
       const results = Array.from({ length: seeds }, (_, i) => attack({ ...of, ...defence, kind, seed: i + 1 }))
       const worst = results.reduce((least, { delivery }) => Math.min(least, delivery), 1)
@@ -236,11 +237,15 @@ function attacks(seeds: number, quick: boolean): void {
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { seeds: { type: 'string', default: '5' }, quick: { type: 'boolean', default: false } },
+  options: {
+    seeds: { type: 'string', default: '5' },
+    kind: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+  },
 })
 const wants = (part: string): boolean => positionals.length === 0 || positionals.includes(part)
 if (wants('memory')) memory(values.quick)
 if (wants('scale')) scale(values.quick)
 if (wants('large')) large(values.quick)
 if (wants('topics')) topics(values.quick)
-if (wants('attacks')) attacks(Number(values.seeds), values.quick)
+if (wants('attacks')) attacks(Number(values.seeds), values.quick, values.kind)
