@@ -25,6 +25,7 @@ const examples: readonly [string, string, () => Promise<unknown>, string][] = [
   ],
   ['README.md', 'pubsub', () => import('../examples/pubsub.ts'), 'hello, says Ben 1\n'],
   ['docs/pubsub.md', 'topics', () => import('../examples/topics.ts'), `${'rain. '.repeat(5)}\nrefused 1\n`],
+  ['docs/pubsub.md', 'parts', () => import('../examples/parts.ts'), '4 parts\n'],
   ['docs/pubsub.md', 'names', () => import('../examples/names.ts'), 'true\n'],
   ['README.md', 'repo', () => import('../examples/repo.ts'), 'docs directory 0\nreadme.txt file 8\nore\n'],
   ['docs/connections.md', 'private', () => import('../examples/private.ts'), '/tls/1.0.0 /yamux/1.0.0\n'],
