@@ -4,7 +4,7 @@
  */
 import { platformCrypto } from '#crypto'
 import { fromBigInt, fromUtf8, toBigInt } from '../../bytes.ts'
-import { raceAbort } from '../../deadline.ts'
+import { deadline, raceAbort } from '../../deadline.ts'
 import type { Timer } from '../../env.ts'
 import { ClosedError, LimitError, ProtocolError, UnavailableError, asError } from '../../errors.ts'
 import { Events } from '../../events.ts'
@@ -66,6 +66,7 @@ export type { PeerScoreParts } from './score.ts'
 export type { MessageHandler, Messages, MessagesOptions, PubSubMessage } from './topics.ts'
 export type { Validation, Validator, ValidatorOptions } from './validators.ts'
 export { decayFor } from './score-params.ts'
+export { increasingSeqno, type SeqnoOptions } from './seqno.ts'
 
 const defaults = {
   signing: 'StrictSign' as SignaturePolicy,
@@ -207,7 +208,6 @@ class Adapter implements Gossipsub {
     this.#timer = undefined
     this.#timerAt = Infinity
     this.#topics.end(reason)
-    for (const taking of this.#taking.values()) taking.reject(reason)
     await this.#links.stop(reason)
   }
 
@@ -431,7 +431,31 @@ class Adapter implements Gossipsub {
     }
     signal?.throwIfAborted()
     this.#started()
-    return taken ? this.#untilTaken(own, id, message, signal) : this.#publish(own, id, message, allowNone)
+    if (taken) return this.#untilTaken(own, id, message, signal)
+    if (!allowNone) await this.#reachable(topic, signal)
+    return this.#publish(own, id, message, allowNone)
+  }
+
+  /** Where the streams to all peers of the topic are still being opened, waits for the first. */
+  async #reachable(topic: string, signal: AbortSignal | undefined): Promise<void> {
+    const peers = this.#router.topicPeers(topic).map((id) => this.#router.peer(id))
+    if (peers.length === 0 || peers.some((peer) => peer?.version !== undefined)) return
+    const timeoutMs = this.#options.openTimeoutMs ?? linkDefaults.openTimeoutMs
+    const ends = AbortSignal.any([signal, this.#stop?.signal].filter((one) => one !== undefined))
+    const bound = deadline({ env: this.#host.env, timeoutMs, what: 'opening a stream', signal: ends })
+    const news = deferred<void>()
+    const off = this.on('subscription', (said) => {
+      if (said.topic === topic && said.subscribed) news.resolve()
+    })
+    try {
+      await raceAbort(news.promise, bound.signal)
+    } catch (error) {
+      // What publish says then is the better error.
+      if (ends.aborted) throw error
+    } finally {
+      off()
+      bound.done()
+    }
   }
 
   #publish(own: PubSubMessage, id: string, message: WireMessage, allowNone: boolean): PublishResult {
