@@ -297,10 +297,10 @@ describe('the packed package', { timeout: 120_000 }, () => {
     expect(gzipSync(code, { level: 9 }).length).toBeLessThan(55_000)
   })
 
-  it('loads topics and the DHT only for a kit that is asked for them', async () => {
+  it('loads topics, GraphSync and the DHT only for a kit that is asked for them', async () => {
     const { held } = await loadedAtOnce(`export { createKit } from 'rhiza/kit'`)
     expect(held).toEqual(expect.arrayContaining(['protocols/bitswap/bitswap.js', 'kit/kit.js']))
-    const later = /^(dht|ipns|discovery|protocols\/(gossipsub|fetch))\/|^kit\/pubsub(-content)?\.js$/
+    const later = /^(dht|ipns|discovery|protocols\/(gossipsub|graphsync|fetch))\/|^kit\/pubsub(-content)?\.js$/
     expect(held.filter((path) => later.test(path))).toEqual([])
   })
 

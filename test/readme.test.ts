@@ -27,6 +27,23 @@ const examples: readonly [string, string, () => Promise<unknown>, string][] = [
   ['docs/pubsub.md', 'topics', () => import('../examples/topics.ts'), `${'rain. '.repeat(5)}\nrefused 1\n`],
   ['docs/pubsub.md', 'parts', () => import('../examples/parts.ts'), '4 parts\n'],
   ['docs/pubsub.md', 'names', () => import('../examples/names.ts'), 'true\n'],
+  [
+    'README.md',
+    'graphsync',
+    () => import('../examples/graphsync.ts'),
+    '0 105 bytes\n1 57 bytes\n2 10 bytes\nthe guide\n',
+  ],
+  [
+    'docs/graphsync.md',
+    'dag-exchange',
+    () => import('../examples/dag-exchange.ts'),
+    [
+      'Received block bafybeiczc7ajm4vlcajy4zhrh5sqiyuvmfasfk2fbzltyvjz2hm7qkuvka, size: 102 bytes',
+      'Received block bafkreifwiduebmm5g6dgbmzpwunoddlh3tfuvbmwukphxvzmdmvoleupie, size: 6 bytes',
+      'Received block bafkreicibqrtnnaq6gwv7c7rwkeuisickwaewzjvbrjhpb7hj265kepduq, size: 7 bytes',
+      'ok 3\n',
+    ].join('\n'),
+  ],
   ['README.md', 'repo', () => import('../examples/repo.ts'), 'docs directory 0\nreadme.txt file 8\nore\n'],
   ['docs/connections.md', 'private', () => import('../examples/private.ts'), '/tls/1.0.0 /yamux/1.0.0\n'],
   ['docs/connections.md', 'session', () => import('../examples/session.ts'), 'for your eyes only\ntrue true\n'],
