@@ -65,6 +65,9 @@ export interface PubsubRouting extends NameRouting {
   names(): PeerId[]
   /** Follows it no more; false when it was not followed. */
   forget(name: PeerId): boolean
+  /** Before it is used. Idempotent. */
+  start(): void
+  /** Forgets all names. Resolves when nothing is left running; it may be started again. */
   stop(): Promise<void>
 }
 
@@ -103,8 +106,9 @@ class OverPubsub implements PubsubRouting {
   readonly #entries = new Map<string, Entry>()
   readonly #tasks = new Set<Promise<void>>()
   readonly #waiting: (() => void)[] = []
-  readonly #stop = new AbortController()
-  readonly #undo: (() => void)[]
+  /** Until start(). */
+  #stop: AbortController | undefined
+  #undo: (() => void)[] = []
   #fetching = 0
   #rebroadcasting = false
 
@@ -114,7 +118,12 @@ class OverPubsub implements PubsubRouting {
       const value = this.#options[name]
       if (!(value > 0)) throw new RangeError(`${name} is ${value}, want more than 0`)
     }
-    const { pubsub, fetch } = options
+  }
+
+  start(): void {
+    if (this.#stop !== undefined) return
+    this.#stop = new AbortController()
+    const { pubsub, fetch } = this.#options
     this.#undo = [
       // §Layering persistence onto libp2p PubSub
       fetch.serve('/ipns/', (key) => this.#current(this.#entries.get(topicOfKey(key)))?.bytes),
@@ -141,7 +150,7 @@ class OverPubsub implements PubsubRouting {
     const known = this.#current(entry)
     if (known !== undefined) return known.bytes.slice()
     const { waitMs, settleMs, pubsub } = this.#options
-    const ends = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal])
+    const ends = signal === undefined ? this.#signal : AbortSignal.any([signal, this.#signal])
     const asked = (): Promise<unknown> => Promise.all(entry.asking.values())
     await this.#within(settleMs, entry.news.promise, ends)
     if (this.#current(entry) === undefined && entry.asking.size > 0)
@@ -198,17 +207,25 @@ class OverPubsub implements PubsubRouting {
   }
 
   async stop(): Promise<void> {
-    this.#stop.abort(new ClosedError('IPNS over pubsub was stopped', cleanClose, 'stopped'))
+    this.#stop?.abort(new ClosedError('IPNS over pubsub was stopped', cleanClose, 'stopped'))
+    this.#stop = undefined
     for (const undo of this.#undo.splice(0)) undo()
     for (const entry of this.#entries.values()) entry.leave()
     this.#entries.clear()
     for (const go of this.#waiting.splice(0)) go()
     await Promise.all(this.#tasks)
+    this.#rebroadcasting = false
+  }
+
+  /** Throws ClosedError `not-started`. */
+  get #signal(): AbortSignal {
+    if (this.#stop !== undefined) return this.#stop.signal
+    throw new ClosedError('IPNS over pubsub is not started', cleanClose, 'not-started')
   }
 
   /** Throws TypeError, or LimitError where all that are followed are ours. */
   #follow(key: Uint8Array): Entry {
-    this.#stop.signal.throwIfAborted()
+    const ends = this.#signal
     const topic = topicOfKey(key)
     const known = this.#entries.get(topic)
     if (known !== undefined) {
@@ -242,7 +259,7 @@ class OverPubsub implements PubsubRouting {
     for (const peer of pubsub.topicPeers(topic)) this.#ask(entry, peer)
     if (!this.#rebroadcasting) {
       this.#rebroadcasting = true
-      this.#run(this.#rebroadcast())
+      this.#run(this.#rebroadcast(ends))
     }
     return entry
   }
@@ -302,16 +319,15 @@ class OverPubsub implements PubsubRouting {
   #ask(entry: Entry, peer: PeerId): void {
     const id = peer.toString()
     if (entry.asking.has(id) || this.#waiting.length >= maxWaiting) return
-    const asked = this.#asked(entry, peer).finally(() => entry.asking.delete(id))
+    const asked = this.#asked(entry, peer, this.#signal).finally(() => entry.asking.delete(id))
     entry.asking.set(id, asked)
     this.#run(asked)
   }
 
   /** Never rejects. */
-  async #asked(entry: Entry, peer: PeerId): Promise<void> {
+  async #asked(entry: Entry, peer: PeerId, signal: AbortSignal): Promise<void> {
     const { fetch, maxFetches, pubsub } = this.#options
     const { env } = this.#options.host
-    const { signal } = this.#stop
     if (this.#fetching >= maxFetches) await new Promise<void>((resolve) => this.#waiting.push(resolve))
     this.#fetching++
     try {
@@ -330,10 +346,9 @@ class OverPubsub implements PubsubRouting {
   }
 
   /** §Protocol 5. Never rejects. */
-  async #rebroadcast(): Promise<void> {
+  async #rebroadcast(signal: AbortSignal): Promise<void> {
     const { pubsub, rebroadcastMs } = this.#options
     const { env } = this.#options.host
-    const { signal } = this.#stop
     for (;;) {
       // Not all at the same moment.
       await sleep(env, rebroadcastMs * (0.75 + env.random.unit() / 2), signal).catch(() => {})
@@ -358,7 +373,7 @@ class OverPubsub implements PubsubRouting {
   }
 }
 
-/** Follows the names that are put and got here; nothing is sent before. Throws RangeError on bad options. */
+/** Follows the names that are put and got here, once it is started. Throws RangeError on bad options. */
 export function pubsubRouting(options: PubsubRoutingOptions): PubsubRouting {
   return new OverPubsub(options)
 }

@@ -76,6 +76,7 @@ export async function createPubsub(
     announcements: content,
     start() {
       gossipsub.start()
+      routing?.start()
       content?.start()
     },
     async stop() {

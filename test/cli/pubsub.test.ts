@@ -7,6 +7,7 @@ import { toUtf8 } from '../../src/bytes.ts'
 import { shown } from '../../src/cli/commands/pubsub.ts'
 import { createKit, type Kit } from '../../src/kit/kit.ts'
 import { createNode } from '../../src/node.ts'
+import { generateKey } from '../../src/peer/keys.ts'
 import type { PubSubMessage } from '../../src/protocols/gossipsub/gossipsub.ts'
 import { rhiza, rhizaJson, rhizaServe, scratch, type Ran, type Scratch } from './rhiza.ts'
 
@@ -160,6 +161,30 @@ describe('rhiza pubsub sub', () => {
     sub.kill(signal)
     expect(await sub.ended).toBe(0)
     await expect.poll(() => hub.getTopicPeers('plain').peerCount).toBe(0)
+  })
+})
+
+describe('rhiza pubsub sub, when its peer comes back', () => {
+  it('connects again, and leaves out a peer that does not answer', async () => {
+    const privateKey = generateKey()
+    const start = async (port: string): Promise<Kit> => {
+      const kit = await createKit({ privateKey, listen: [`/ip4/127.0.0.1/tcp/${port}`], pubsub: true })
+      onTestFinished(() => kit.stop())
+      await kit.start()
+      return kit
+    }
+    const before = await start('0')
+    const addr = String(before.node.addrs()[0])
+    const dead = `/ip4/127.0.0.1/tcp/1/p2p/${generateKey().publicKey.peerId}`
+    const sub = running(['pubsub', 'sub', 'again', '--peer', addr, '--peer', dead, '--count', '1'])
+    await expect.poll(() => before.getTopicPeers('again').peerCount, { timeout: 20_000 }).toBe(1)
+    expect(sub.err[0]).toContain(`left out ${dead}`)
+    await before.stop()
+    const after = await start(addr.split('/')[4] ?? '')
+    await expect.poll(() => after.getTopicPeers('again').peerCount, { timeout: 20_000 }).toBe(1)
+    await after.publishToTopic('again', 'back again')
+    expect(await sub.ended).toBe(0)
+    expect(sub.lines).toEqual(['back again'])
   })
 })
 

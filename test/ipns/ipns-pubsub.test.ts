@@ -60,6 +60,7 @@ async function side(network: MemoryNetwork, options: Partial<PubsubRoutingOption
   })
   await node.start()
   pubsub.start()
+  out.routing.start()
   return out
 }
 
@@ -223,7 +224,7 @@ describe('IPNS over pubsub', () => {
     await expect(waiting).rejects.toThrow('enough')
     await Promise.all([expect(other).rejects.toMatchObject({ code: 'stopped' }), ben.routing.stop()])
     expect(ben.pubsub.topics()).toEqual([])
-    await expect(ben.routing.get(key, {})).rejects.toMatchObject({ code: 'stopped' })
+    await expect(ben.routing.get(key, {})).rejects.toMatchObject({ code: 'not-started' })
     await expect(ana.routing.get(fromUtf8('/pk/x'), {})).rejects.toThrow(TypeError)
   })
 

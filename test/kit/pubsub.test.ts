@@ -3,8 +3,10 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { toHex, toUtf8 } from '../../src/bytes.ts'
 import { UnavailableError } from '../../src/errors.ts'
 import { createKit, type Kit, type KitOptions } from '../../src/kit/kit.ts'
+import { createNames, formatName, type Names } from '../../src/ipns/ipns.ts'
 import { generateKey } from '../../src/peer/keys.ts'
 import type { PubSubMessage } from '../../src/protocols/gossipsub/gossipsub.ts'
+import { memoryRecords } from '../../src/store/records.ts'
 import { MemoryNetwork, memory } from '../../src/transport/memory.ts'
 
 const topic = 'kit-test'
@@ -21,6 +23,11 @@ async function connect(from: Kit, to: Kit): Promise<void> {
   await from.node.dial(to.node.addrs().map(String))
 }
 
+function namesOf(kit: Kit): Names {
+  const { nameRouting: routing, node } = kit
+  if (routing === undefined) throw new Error('the kit has no way for names')
+  return createNames({ routing, records: memoryRecords({ env: node.env }), env: node.env })
+}
 const bad = (): Promise<void> => Promise.reject(new Error('a handler that fails'))
 const ids = (peers: readonly unknown[]): string[] => peers.map(String)
 
@@ -130,13 +137,43 @@ describe('a kit with pubsub', () => {
     await expect.poll(() => got.map(({ from }) => from === undefined)).toEqual([false, true])
   })
 
-  it('stops and starts with the kit', async () => {
-    const [ana, ben] = await pair()
+  it('publishes at once to a peer that is shown in the topic, whichever stream came first', async () => {
+    const network = new MemoryNetwork()
+    const [ana, ben] = [await started(network), await started(network)]
     ben.subscribeToTopic(topic, () => {})
+    // Ben's stream to Ana, with what he is in, comes long before hers to him.
+    const open = ana.node.newStream.bind(ana.node)
+    ana.node.newStream = async (...args) => {
+      await new Promise((resolve) => setTimeout(resolve, 500))
+      return open(...args)
+    }
+    await connect(ana, ben)
+    const taken = ana.publishToTopic(topic, 'waits', { taken: true })
     await expect.poll(() => ana.getTopicPeers(topic).peerCount).toBe(1)
-    await ana.stop()
+    expect((await ana.publishToTopic(topic, 'at once')).recipients).toHaveLength(1)
+    expect((await taken).recipients).toHaveLength(1)
+    await ben.stop()
+    await expect.poll(() => ana.getTopicPeers(topic).peerCount).toBe(0)
+  })
+
+  it('stops with the kit, and starts again', async () => {
+    const [ana, ben] = await pair({ pubsub: { heartbeatIntervalMs: 100, names: true, announcements: true } })
+    const got: string[] = []
+    ben.subscribeToTopic(topic, ({ data }) => void got.push(toUtf8(data)))
+    await expect.poll(() => ana.getTopicPeers(topic).peerCount).toBe(1)
+    const waiting = ana.publishToTopic('nobody is in it', 'x', { taken: true })
+    // It is signed, and waits for somebody.
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    await Promise.all([expect(waiting).rejects.toMatchObject({ code: 'stopped' }), ana.stop()])
     await expect(ana.publishToTopic(topic, 'x')).rejects.toMatchObject({ code: 'not-started' })
     await ana.stop()
+    await ana.start()
+    await connect(ana, ben)
+    await ana.publishToTopic(topic, 'back', { taken: true })
+    await expect.poll(() => got).toEqual(['back'])
+    const key = generateKey()
+    await namesOf(ana).publish(key, '/ipfs/bafkqaaa')
+    await expect.poll(() => ana.getTopicPeers('ipfs-kit/content-announce').peerCount).toBe(1)
   })
 
   it('dials its direct peers', async () => {
@@ -158,6 +195,33 @@ describe('what goes over topics', () => {
     for (const kit of kits.slice(1)) await connect(kit, kits[0] as Kit)
     for (const kit of kits) await expect.poll(() => kit.node.peers().length, { timeout: 10_000 }).toBe(3)
     expect(new Set(found)).toEqual(new Set(['pubsub']))
+  })
+
+  it('brings names by topics and by the DHT, whichever knows', async () => {
+    const network = new MemoryNetwork()
+    const dht = { mode: 'server', prefix: '/kit-test' } as const
+    const both = { dht, pubsub: { heartbeatIntervalMs: 100, names: { settleMs: 200 } } }
+    const ana = await started(network, both)
+    const [byDht, byTopic] = [
+      await started(network, { dht, pubsub: false }),
+      await started(network, { pubsub: both.pubsub }),
+    ]
+    await connect(ana, byDht)
+    await connect(ana, byTopic)
+    await ana.reachDht()
+    await byDht.reachDht()
+    const key = generateKey()
+    const name = formatName(key.publicKey.peerId)
+    const { peers } = await namesOf(ana).publish(key, '/ipfs/bafkqaaa')
+    expect(peers).toBe(1)
+    for (const kit of [byDht, byTopic]) expect((await namesOf(kit).resolve(name)).path).toBe('/ipfs/bafkqaaa')
+    // Whoever published it last by one of them is found by the other.
+    await namesOf(byTopic).publish(key, '/ipfs/bafkqadtwgiww63tmpeqhezldn5zgi')
+    await expect
+      .poll(async () => (await namesOf(ana).resolve(name, { noCache: true })).path)
+      .toBe('/ipfs/bafkqadtwgiww63tmpeqhezldn5zgi')
+    expect(byTopic.nameRouting).not.toBe(byTopic.dht)
+    expect(byDht.nameRouting).toBe(byDht.dht)
   })
 
   it('tells who has what: a block is fetched from a stranger who announced it', async () => {

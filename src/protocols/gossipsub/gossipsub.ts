@@ -66,7 +66,6 @@ export type { PeerScoreParts } from './score.ts'
 export type { MessageHandler, Messages, MessagesOptions, PubSubMessage } from './topics.ts'
 export type { Validation, Validator, ValidatorOptions } from './validators.ts'
 export { decayFor } from './score-params.ts'
-export { increasingSeqno, type SeqnoOptions } from './seqno.ts'
 
 const defaults = {
   signing: 'StrictSign' as SignaturePolicy,
@@ -77,6 +76,9 @@ const defaults = {
   maxCacheBytes: 64 * 1024 * 1024,
   maxExchangeDials: 8,
 }
+
+/** How long a publish waits where the only peers of its topic have no stream of ours yet. */
+const openingMs = 3_000
 
 class Adapter implements Gossipsub {
   readonly #host: Host
@@ -440,9 +442,8 @@ class Adapter implements Gossipsub {
   async #reachable(topic: string, signal: AbortSignal | undefined): Promise<void> {
     const peers = this.#router.topicPeers(topic).map((id) => this.#router.peer(id))
     if (peers.length === 0 || peers.some((peer) => peer?.version !== undefined)) return
-    const timeoutMs = this.#options.openTimeoutMs ?? linkDefaults.openTimeoutMs
     const ends = AbortSignal.any([signal, this.#stop?.signal].filter((one) => one !== undefined))
-    const bound = deadline({ env: this.#host.env, timeoutMs, what: 'opening a stream', signal: ends })
+    const bound = deadline({ env: this.#host.env, timeoutMs: openingMs, what: 'opening a stream', signal: ends })
     const news = deferred<void>()
     const off = this.on('subscription', (said) => {
       if (said.topic === topic && said.subscribed) news.resolve()

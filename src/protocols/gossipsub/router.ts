@@ -136,7 +136,10 @@ export class Router {
     peer.queue.greet(subscriptions, version >= 13 ? this.#state.parts.extensions : undefined)
     if (peer.queue.pending) this.#state.dirty.add(id)
     this.#extended(peer)
-    for (const topic of peer.topics.keys()) this.#meshes.graftNewcomer(peer, topic, now)
+    for (const topic of peer.topics.keys()) {
+      this.#meshes.graftNewcomer(peer, topic, now)
+      this.#state.events.push({ kind: 'subscription', peer: id, topic, subscribed: true })
+    }
   }
 
   /** Its stream to us is a new one: its next RPC is its first. */
@@ -149,6 +152,7 @@ export class Router {
   closed(id: string): void {
     const peer = this.#state.peers.get(id)
     if (peer === undefined) return
+    if (peer.version !== undefined) this.#gone(peer)
     this.#state.peers.version(peer, undefined)
     for (const [topic, peers] of this.#meshes.mesh) if (peers.has(id)) this.#meshes.drop(topic, id, 'peer')
     for (const { peers } of this.#meshes.fanout.values()) peers.delete(id)
@@ -162,10 +166,14 @@ export class Router {
     const peer = this.#state.peers.get(id)
     if (peer === undefined) return
     this.closed(id)
-    const topics = [...peer.topics.keys()]
     this.#state.peers.delete(peer)
     this.#state.parts.score.remove(id, now)
-    for (const topic of topics) this.#state.events.push({ kind: 'subscription', peer: id, topic, subscribed: false })
+  }
+
+  /** For those who listen: nothing can be published to it any more. */
+  #gone({ id, topics }: Peer): void {
+    for (const topic of topics.keys())
+      this.#state.events.push({ kind: 'subscription', peer: id, topic, subscribed: false })
   }
 
   // What a peer sends
@@ -242,7 +250,9 @@ export class Router {
   #subscribed(peer: Peer, subscription: Subscription, now: number): void {
     const { topic, subscribe } = subscription
     if (!this.#state.peers.subscribe(peer, subscription)) return
-    this.#state.events.push({ kind: 'subscription', peer: peer.id, topic, subscribed: subscribe })
+    // Once we can write to it: whoever hears of it may publish at once.
+    if (peer.version !== undefined)
+      this.#state.events.push({ kind: 'subscription', peer: peer.id, topic, subscribed: subscribe })
     if (subscribe) {
       this.#meshes.graftNewcomer(peer, topic, now)
     } else {
