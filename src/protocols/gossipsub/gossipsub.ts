@@ -66,6 +66,7 @@ export type { PeerScoreParts } from './score.ts'
 export type { MessageHandler, Messages, MessagesOptions, PubSubMessage } from './topics.ts'
 export type { Validation, Validator, ValidatorOptions } from './validators.ts'
 export { decayFor } from './score-params.ts'
+export { increasingSeqno, type SeqnoOptions } from './seqno.ts'
 
 const defaults = {
   signing: 'StrictSign' as SignaturePolicy,
