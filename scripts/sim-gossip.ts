@@ -101,6 +101,8 @@ function large(quick: boolean): void {
   ])
 }
 
+const cpu = (): number => process.cpuUsage().user / 1000
+
 function topics(quick: boolean): void {
   const count = quick ? 40 : 200
   const names = Array.from({ length: count }, (_, i) => `topic ${i}`)
@@ -109,7 +111,6 @@ function topics(quick: boolean): void {
   net.wire(net.nodes, 15)
   net.run(15_000)
   const idle = net.bytes
-  const cpu = (): number => process.cpuUsage().user / 1000
   let began = cpu()
   net.run(10_000)
   const idleRate = (net.bytes - idle) / 10 / net.nodes.length
