@@ -222,8 +222,8 @@ for (const kind of kinds) {
   })
 }
 
-describe.skipIf(!have.go)('what go-libp2p hears of us', () => {
-  it('is IDONTWANT of a large message before the message, and no message of which it said so itself', async () => {
+describe.skipIf(!have.go)('pubsub with go-libp2p, which tells what it hears', () => {
+  it('hears IDONTWANT of a large message before the message, and no message of which it said so itself', async () => {
     await using author = await scripted(upTo('1.2.0'))
     await using us = await ours()
     await using them = await theirs('go', ['--pubsub-trace'], 5_000)
@@ -263,7 +263,7 @@ describe.skipIf(!have.go)('what go-libp2p hears of us', () => {
   })
 
   it.each(['we dial', 'it dials'])(
-    'is our extensions, once, in the first RPC, and then the test extension: %s',
+    'hears our extensions, once, in the first RPC, and then the test extension: %s',
     async (how) => {
       await using us = await ours({ testExtension: true })
       await using them = await theirs('go', ['--pubsub-trace', '--pubsub-test-extension'])
@@ -281,7 +281,7 @@ describe.skipIf(!have.go)('what go-libp2p hears of us', () => {
     },
   )
 
-  it('is no extension, and no word of parts, below 1.3.0', async () => {
+  it('hears no extension, and no word of parts, below 1.3.0', async () => {
     await using us = await ours({ testExtension: true, protocols: upTo('1.2.0') })
     await using them = await theirs('go', ['--pubsub-trace', '--pubsub-test-extension'])
     us.follow('t')
@@ -310,8 +310,8 @@ describe.skipIf(!have.go)('what go-libp2p hears of us', () => {
   })
 })
 
-describe.skipIf(!have.go)('peers that go-libp2p scores', () => {
-  it('are graylisted for invalid messages, and told nothing any more', async () => {
+describe.skipIf(!have.go)('pubsub with go-libp2p, which scores, and is scored', () => {
+  it('graylists us for invalid messages, and reads nothing any more', async () => {
     await using us = await ours()
     await using them = await theirs('go', ['--pubsub-score'])
     us.follow('t')
@@ -327,7 +327,7 @@ describe.skipIf(!have.go)('peers that go-libp2p scores', () => {
     expect(them.events.filter(({ event }) => event === 'message')).toEqual([])
   })
 
-  it('and go-libp2p is graylisted by us for the same', async () => {
+  it('is graylisted by us for the same', async () => {
     const topic = { invalidMessageDeliveriesWeight: -5, invalidMessageDeliveriesDecay: 0.99 }
     await using us = await ours({ score: { topics: { t: topic } } })
     await using them = await theirs('go')
