@@ -42,6 +42,24 @@ describe('a reader', () => {
     await v.expectUnharmed(a)
   })
 
+  it('that never reads what others write: the same bound, the oldest goes', async () => {
+    const v = await net({ maxQueueBytes: 2 * mebi })
+    const a = await hostile(v, { deaf: true })
+    const author = await hostile(v)
+    const data = new Uint8Array(200_000)
+    let most = 0
+    for (let i = 0; i < 60; i++) {
+      await author.publish(await author.message(data))
+      await expect.poll(() => v.got.length, patience).toBe(i + 1)
+      await v.talk(1)
+      most = Math.max(most, v.gossip.stats().queuedBytes)
+    }
+    expect(most).toBeGreaterThan(mebi)
+    expect(most).toBeLessThan(2.5 * mebi)
+    expect(v.gossip.stats().dropped).toBeGreaterThan(20)
+    await v.expectUnharmed(a, author)
+  })
+
   it('of an iterable that nobody reads loses the oldest', async () => {
     const v = await net()
     const a = await hostile(v)

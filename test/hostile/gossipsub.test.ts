@@ -115,6 +115,35 @@ describe('a message', () => {
     await v.expectUnharmed(a)
   })
 
+  it('of ours that comes back after the duplicate window is not ours to hear, and blamed on who kept it', async () => {
+    const v = await net({ ...scored, seenTtlMs: 4_000 })
+    const a = await hostile(v)
+    await v.gossip.publish(topic, 'ours')
+    await expect.poll(() => a.heard.some(({ publish }) => publish.length > 0), patience).toBe(true)
+    const [ours] = a.heard.flatMap(({ publish }) => publish)
+    await v.beats(6)
+    await a.publish(ours as WireMessage)
+    await read(v, a)
+    expect(texts(v)).toEqual(['last 0'])
+    expect(invalid(v, a)).toBe(1)
+    await v.expectUnharmed(a)
+  })
+
+  it('with a field of StrictSign is refused with StrictNoSign, the same content is one message', async () => {
+    const v = await net({ ...scored, signing: 'StrictNoSign' })
+    const a = await hostile(v)
+    const data = fromUtf8('unsigned')
+    const empty = new Uint8Array(0)
+    for (const fields of [{ from: empty }, { seqno: empty }, { signature: empty }, { key: empty }]) {
+      await a.publish({ raw: encodeMessage({ topic, data, ...fields }) })
+    }
+    await a.publish(await a.message('signed'))
+    await expect.poll(() => invalid(v, a), patience).toBe(5)
+    for (let i = 0; i < 10; i++) await a.publish({ raw: encodeMessage({ topic, data }) })
+    await expect.poll(() => texts(v), patience).toEqual(['unsigned'])
+    await v.expectUnharmed(a)
+  })
+
   it('is delivered once, however often its number is used', async () => {
     const v = await net(scored)
     const a = await hostile(v)
