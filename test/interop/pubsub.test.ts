@@ -1,6 +1,10 @@
 /* GossipSub and floodsub with each other stack over TCP: every version, both ways, signed and not. */
+import { generateKeyPairSync } from 'node:crypto'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { LimitError } from '../../src/errors.ts'
 import type { KeyType } from '../../src/peer/keys.ts'
 import { signMessage } from '../../src/protocols/gossipsub/sign.ts'
@@ -42,6 +46,7 @@ const keyTypes: Record<PeerKind, [flag: string, ours: KeyType][]> = {
     ['secp256k1', 'Secp256k1'],
   ],
   rust: [
+    ['rsa', 'RSA'],
     ['secp256k1', 'Secp256k1'],
     ['ecdsa', 'ECDSA'],
   ],
@@ -49,6 +54,16 @@ const keyTypes: Record<PeerKind, [flag: string, ours: KeyType][]> = {
     ['rsa', 'RSA'],
     ['secp256k1', 'Secp256k1'],
   ],
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'rhiza-pubsub-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+/** rust-libp2p makes no RSA keys. */
+function rsaFlags(): string[] {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const file = join(folder, 'rsa')
+  writeFileSync(file, privateKey.export({ type: 'pkcs8', format: 'der' }))
+  return ['--rsa-key', file]
 }
 
 /** Long enough for what would come, were it wrong, to be here. */
@@ -136,7 +151,7 @@ for (const kind of kinds) {
 
     it.each(keyTypes[kind])('checks the signatures of %s keys, and its own are checked', async (flag, key) => {
       await using us = await ours({ key })
-      await using them = await theirs(kind, ['--key', flag])
+      await using them = await theirs(kind, ['--key', flag, ...(kind === 'rust' && flag === 'rsa' ? rsaFlags() : [])])
       us.follow('t')
       await them.call('sub', { topic: 't' })
       await us.node.dial(them.addrs[0] ?? '')

@@ -133,6 +133,8 @@ describe('partial messages among peers', () => {
       ['b', bytes(0b1010, 2, 2, 4, 4)],
       ['a', bytes(0b0101, 1, 1, 3, 3)],
     ])
+    // Both said what they have, and both know what the parts make of that.
+    expect(net.all).toHaveLength(4)
     for (const id of ['a', 'b']) expect(net.members.get(id)?.whole).toHaveLength(1)
     expect(net.members.get('a')?.whole[0]).toEqual({ topic: 't', groupId, from: 'b', parts: partsOf(15) })
   })
@@ -149,6 +151,13 @@ describe('partial messages among peers', () => {
     const other = bytes(9)
     net.get('a').publish('t', other, partsOf(1), { eager: true })
     expect(net.wire.map(({ message }) => message)).toEqual([bytes(1, 1, 1)])
+    net.run()
+    // Only then, and only what is whole is called so.
+    net.add('c')
+    net.link('a', 'c')
+    net.get('a').heartbeat()
+    expect(net.wire.filter(({ to }) => to === 'c').map(({ message }) => message)).toEqual([undefined, undefined])
+    expect(net.members.get('b')?.whole).toHaveLength(1)
   })
 
   it('never sends parts to who only supports sending them, and takes none where it does not request them', () => {
@@ -300,6 +309,47 @@ describe('partial messages of peers that mean no good', () => {
     for (let i = 0; i < 8; i++) claim(at, 'n', i)
   })
 
+  it('make room for others again when they are gone', () => {
+    const at = alone({ maxPeerGroups: 10 })
+    at.get('a').publish('t', groupId, partsOf(1))
+    for (let round = 0; round < 3; round++) {
+      for (let i = 0; i < 10; i++) claim(at, i < 5 ? 'm' : 'n', i)
+      expect(() => claim(at, 'o', 10)).toThrow(expect.objectContaining({ limit: 'maxPeerGroups' }))
+      for (const peer of ['m', 'n']) at.get('a').event({ kind: 'partial-peer-gone', peer })
+    }
+  })
+
+  it('are told to nobody else, and to nobody who spoke nonsense', () => {
+    const at = alone()
+    claim(at, 'm', 0)
+    const before = at.all.length
+    at.get('a').event({ kind: 'partial-gossip', topic: 't', peers: ['n'] })
+    expect(at.all).toHaveLength(before)
+    at.get('a').publish('t', groupId, partsOf(1))
+    expect(() => at.hears('a', 'n', { topic: 't', groupId, metadata: bytes(99) })).toThrow('a bitmap with part')
+    at.get('a').publish('t', groupId, partsOf(2))
+    expect(at.all.filter(({ to }) => to === 'n')).toEqual([])
+  })
+
+  it('live on with what is published of them', () => {
+    const at = alone({ groupTtl: 3 })
+    for (let i = 0; i < 10; i++) {
+      at.get('a').publish('t', groupId, i === 0 ? partsOf(1) : [])
+      at.get('a').heartbeat()
+    }
+    expect(at.has('a')).toBe(1)
+  })
+
+  it('are remembered as complete only so far back', () => {
+    const at = alone({ groupTtl: 1, maxComplete: 2 })
+    for (let i = 0; i < 3; i++) {
+      at.hears('a', 'm', { topic: 't', groupId: group(i), message: bytes(15, 1, 1, 2, 2, 3, 3, 4, 4) })
+      at.get('a').heartbeat()
+    }
+    for (let i = 0; i < 3; i++) claim(at, 'm', i)
+    expect(at.get('a').size('t')).toBe(1)
+  })
+
   it('are no longer theirs once a genuine part came, and are not asked for again once complete', () => {
     const at = alone({ groupTtl: 2 })
     for (let i = 0; i < 50; i++) {
@@ -396,6 +446,26 @@ describe('an application of partial messages', () => {
     expect(() => parts.publish('t', groupId, partsOf(31, 5))).toThrow('5 parts, want at most 4')
     expect(() => parts.publish('other', groupId, partsOf(1))).toThrow(expect.objectContaining({ code: 'not-found' }))
     expect(parts.get('other', groupId)).toBeUndefined()
+  })
+
+  it('sends no parts to who does not request them, whatever it says', () => {
+    const sent: PartialMessages[] = []
+    const groups = new PartialGroups({
+      ...quiet,
+      send: (_, out) => void out.send('b', { message: bytes(1), metadata: bytes(2) }),
+    })
+    groups.attach(
+      {
+        ownPartial: () => ({ requestsPartial: true, supportsPartial: true }),
+        partialPeers: () => ['b'],
+        requestsPartial: () => false,
+        sendPartial: (_, partial) => sent.push(partial) > 0,
+      },
+      () => {},
+    )
+    groups.publishPartial('t', groupId)
+    expect(sent).toEqual([{ topic: 't', groupId, message: undefined, metadata: bytes(2) }])
+    expect(() => groups.attach({} as never, () => {})).toThrow('belong to one GossipSub')
   })
 
   it('can not send more than peers read', () => {
