@@ -5,7 +5,7 @@ import { fromUtf8, toUtf8 } from '../../src/bytes.ts'
 import { errorCode } from '../../src/errors.ts'
 import type { PubSubMessage, Validator } from '../../src/protocols/gossipsub/gossipsub.ts'
 import { memory, patience, watchProcess } from './hostile.ts'
-import { hostile, invalidCosts, mebi, net, topic, type Hostile, type Net } from './gossipsub-net.ts'
+import { hostile, idOf, invalidCosts, mebi, net, topic, type Hostile, type Net } from './gossipsub-net.ts'
 
 vi.setConfig({ testTimeout: 60_000 })
 watchProcess()
@@ -46,17 +46,25 @@ describe('a reader', () => {
     const v = await net({ maxQueueBytes: 2 * mebi })
     const a = await hostile(v, { deaf: true })
     const author = await hostile(v)
+    const ids: string[] = []
     const data = new Uint8Array(200_000)
     let most = 0
     for (let i = 0; i < 60; i++) {
-      await author.publish(await author.message(data))
+      const message = await author.message(data)
+      await author.publish(message)
       await expect.poll(() => v.got.length, patience).toBe(i + 1)
+      ids.push(idOf(message))
       await v.talk(1)
       most = Math.max(most, v.gossip.stats().queuedBytes)
     }
     expect(most).toBeGreaterThan(mebi)
     expect(most).toBeLessThan(2.5 * mebi)
-    expect(v.gossip.stats().dropped).toBeGreaterThan(20)
+    // It asks for what was dropped, which it will not read either.
+    const { dropped } = v.gossip.stats()
+    expect(dropped).toBeGreaterThan(20)
+    await a.control({ iwant: [ids] })
+    await expect.poll(() => v.gossip.stats().dropped, patience).toBeGreaterThan(dropped + 20)
+    expect(v.gossip.stats().queuedBytes).toBeLessThan(2.5 * mebi)
     await v.expectUnharmed(a, author)
   })
 
