@@ -135,7 +135,9 @@ async function tell({ out }: Context, target: string | undefined, root: CID, par
   for (const { cid, path } of missing.slice(0, namedMissing)) out.note(`missing  ${cid}  at /${path.join('/')}`)
   if (missing.length > namedMissing) out.note(`missing  ${missing.length - namedMissing} more`)
   if (result.matches === 0 && missing.length === 0)
-    out.note('the selector matches nothing there: the CAR has the blocks on the way as far as it goes')
+    out.note(
+      'the selector matches nothing there: the CAR has the blocks on the way as far as it goes; names in a UnixFS folder want unixfs:PATH (rhiza ls CID lists them)',
+    )
   if (target !== undefined) {
     const here = received < blocks ? `, ${blocks - received} of them were in the repo` : ''
     const record = { path: target, cid: root.toString(), blocks, bytes, received, matches: result.matches }

@@ -74,7 +74,7 @@ async function connect(
     if (connections.every((one) => one.protocols !== undefined && !speaks(one)))
       throw new UnavailableError(
         'no-protocol',
-        `none of the ${connections.length} connected peers speaks GossipSub: name one that does with --peer (rhiza serve does with --topic, Kubo with Pubsub.Enabled)`,
+        `${connections.length === 1 ? 'the peer does not speak' : `none of the ${connections.length} peers speaks`} GossipSub: name one that does with --peer (rhiza serve does with --topic, Kubo with Pubsub.Enabled)`,
       )
     await sleep(kit.node.env, lookEveryMs, signal)
   }

@@ -387,6 +387,13 @@ describe('the budget', () => {
   })
 })
 
+/** A message is left out of its RPC, anything else is the end of it. */
+const refusal = (path: number[], tag: number): unknown => {
+  const frame = wrong(path, tag)
+  if (path[0] !== 2) return codeOf(frame)
+  return decodeRpc(frame).dropped.publish === 1 ? 'bad-protobuf' : undefined
+}
+
 describe('a broken RPC is a ProtocolError:', () => {
   const known: [path: number[], fields: [number: number, wire: number][]][] = [
     [
@@ -472,12 +479,6 @@ describe('a broken RPC is a ProtocolError:', () => {
       ],
     ],
   ]
-  /** A message is left out of its RPC, anything else is the end of it. */
-  const refusal = (path: number[], tag: number): unknown => {
-    const frame = wrong(path, tag)
-    if (path[0] !== 2) return codeOf(frame)
-    return decodeRpc(frame).dropped.publish === 1 ? 'bad-protobuf' : undefined
-  }
   it.each(known)('a known field of %j with another wire type', (path, fields) => {
     for (const [n, wire] of fields) {
       expect(refusal(path, n * 8 + wire)).toBeUndefined()
