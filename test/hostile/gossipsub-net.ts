@@ -182,7 +182,10 @@ export interface HostileOptions {
   deaf?: boolean
 }
 
-export async function hostile(v: Pick<Net, 'node' | 'addr'>, options: HostileOptions = {}): Promise<Hostile> {
+export async function hostile(
+  v: Pick<Net, 'node' | 'addr' | 'gossip'>,
+  options: HostileOptions = {},
+): Promise<Hostile> {
   const { protocol = v12, key = generateKey(), topics = [topic], deaf = false } = options
   const node = await createNode({ privateKey: key })
   onTestFinished(() => node.stop())
@@ -228,10 +231,10 @@ export async function hostile(v: Pick<Net, 'node' | 'addr'>, options: HostileOpt
   }
   await one.stream()
   await one.say({ subscriptions: topics.map((name) => ({ subscribe: true, topic: name })) })
-  await expect.poll(() => listening, patience).toBe(true)
-  if (topics.includes(topic)) {
-    await expect.poll(() => v.node.connections(node.peerId).length, patience).toBe(1)
-  }
+  // Both sides know each other: our topics are there, and the victim's hello is here.
+  await expect.poll(() => (deaf ? listening : heard.length > 0), patience).toBe(true)
+  const known = (name: string): boolean => v.gossip.topicPeers(name).some((id) => id.equals(node.peerId))
+  await expect.poll(() => topics.every(known), patience).toBe(true)
   return one
 }
 

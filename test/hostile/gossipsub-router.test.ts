@@ -1,5 +1,8 @@
 /* What a hostile peer may say to the router between two honest words, without sockets. */
 import { describe, expect, it } from 'vitest'
+import { FakeClock } from '../../src/env.ts'
+import { generateKey } from '../../src/peer/keys.ts'
+import { increasingSeqno } from '../../src/protocols/gossipsub/seqno.ts'
 import { Share } from '../../src/protocols/gossipsub/share.ts'
 import { Lab, message } from '../protocols/gossipsub/router-lab.ts'
 
@@ -106,5 +109,41 @@ describe('a peer that subscribes and leaves within one RPC', () => {
     })
     expect(lab.events()).toEqual([{ kind: 'subscription', peer: 'p', topic: 'u', subscribed: true }])
     expect(lab.router.peer('p')?.topics.has('t')).toBe(false)
+  })
+})
+
+describe('a check of sequence numbers', () => {
+  const { peerId } = generateKey().publicKey
+  const other = generateKey().publicKey.peerId
+  const check = (maxAuthors = 10) => {
+    const clock = new FakeClock()
+    const validator = increasingSeqno({ clock, windowMs: 1_000, maxAuthors })
+    const say = (seqno: bigint | undefined, from = peerId): unknown =>
+      validator(
+        { topic: 't', data: new Uint8Array(), id: new Uint8Array(), from, seqno, receivedFrom: from },
+        { from, signal: new AbortController().signal },
+      )
+    return { clock, say }
+  }
+
+  it('takes what was overtaken, and ignores from a window later on what was passed', async () => {
+    const { clock, say } = check()
+    expect([say(0n), say(9n), say(5n), say(9n)]).toEqual(['accept', 'accept', 'accept', 'accept'])
+    await clock.advance(499)
+    expect(say(10n)).toBe('accept')
+    await clock.advance(2)
+    // Half a window at least.
+    expect([say(9n), say(20n)]).toEqual(['accept', 'accept'])
+    await clock.advance(500)
+    expect([say(10n), say(11n), say(20n)]).toEqual(['ignore', 'accept', 'accept'])
+    await clock.advance(100_000)
+    expect([say(20n), say(21n)]).toEqual(['ignore', 'accept'])
+  })
+
+  it('knows authors apart, and so many of them; without numbers there is nothing to check', async () => {
+    const { clock, say } = check(1)
+    expect(say(5n)).toBe('accept')
+    await clock.advance(5_000)
+    expect([say(5n), say(3n, other), say(5n), say(undefined)]).toEqual(['ignore', 'accept', 'accept', 'accept'])
   })
 })
