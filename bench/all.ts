@@ -22,6 +22,7 @@ const names = [
   'cold-start',
   'kad',
   'gossipsub',
+  'graphsync',
   'size',
 ] as const
 const here = fileURLToPath(new URL('.', import.meta.url))

@@ -167,6 +167,8 @@ const rows: Row[] = [
   { what: 'the same, latency p50', bench: 'gossipsub', work: 'p50 of 1 MiB' },
   { what: 'CPU of a heartbeat with 200 topics', bench: 'gossipsub', work: 'heartbeat with 200 topics' },
   { what: 'memory of a node with 200 topics', bench: 'gossipsub', work: 'memory with 200 topics' },
+  { what: 'GraphSync, a file of 1 GB', bench: 'graphsync', work: 'file, MB/s', must: { go: 1 } },
+  { what: 'GraphSync, a tree of 100,000 dag-cbor nodes', bench: 'graphsync', work: 'tree, nodes/s', must: { go: 1 } },
   { what: 'install, packages', bench: 'size', work: 'packages', must: { own: 15 }, goal: { own: 11 } },
   { what: 'install, size', bench: 'size', work: 'install', must: { own: 9 }, goal: { own: 6 } },
   {
