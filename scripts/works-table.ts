@@ -11,7 +11,10 @@ interface Report {
 
 const columns: readonly [string, RegExp][] = [
   ['Kubo 0.43', /^Kubo/],
-  ['go-libp2p 0.51, boxo 0.43', /^go-libp2p|the go peer|^with go-graphsync|(?:with|Chromium) go-libp2p/],
+  [
+    'go-libp2p 0.51, boxo 0.43',
+    /^go-libp2p|the go peer|^with go-graphsync|with go-ipld-prime|^go-car|^a mesh of|(?:with|Chromium) go-libp2p/,
+  ],
   ['js-libp2p 3.3, Helia 7', /^js-libp2p|the js peer|with js-libp2p|^a mesh of/],
   ['rust-libp2p 0.57', /^rust-libp2p|with rust-libp2p|^a mesh of/],
   ['py-libp2p 0.8', /^py-libp2p|with py-libp2p|^a mesh of/],
@@ -44,14 +47,7 @@ const rows: readonly [string, RegExp][] = [
   ['Kademlia: records put and got, both ways', /Kademlia one to one gets the records/],
   ['IPNS names published and resolved, both ways', /Kademlia in the LAN publishes a name/],
   ['found (and fetched) among 23 mixed nodes', /among 23 nodes of Kademlia (?:finds|adds)/],
-  ['GossipSub 1.0 to 1.3 and floodsub, both ways', /^pubsub with .* exchanges messages, (?:we|it) dial/],
-  ['GossipSub: unsigned, all key types', /^pubsub with .*(?:without signatures|checks the signatures)/],
-  ['GossipSub: IDONTWANT, both ways', /^pubsub with .*IDONTWANT/],
-  ['GossipSub: partial messages, both ways', /^partial messages with/],
-  ['a mesh of 13 nodes of five kinds: each message once', /^a mesh of 13 nodes/],
   ['IPNS over pubsub, both ways', /IPNS over pubsub/],
-  ['GraphSync 2.0: we ask', /with go-graphsync we ask/],
-  ['GraphSync 2.0: it asks', /with go-graphsync it asks/],
   ['selectors: same order, same matches', /^selectors with/],
   ['CARs read and written, both ways', /^go-car|^Kubo imports our CAR/],
   ['GossipSub 1.0 to 1.3, floodsub, both ways', /^pubsub with .*(?:it speaks at most|we speak at most|but floodsub)/],
